@@ -39,7 +39,7 @@ class CSR(Layout):
             return [f"row has {packed.shape[0] + 1} entries, column and value the same number"]
         if int(row[0]) != 0 or int(row[-1]) != size or bool((row.diff() < 0).any()):
             return [f"row runs from 0 to {size} and never falls"]
-        if size and not (0 <= int(column.min()) and int(column.max()) < math.prod(packed.shape[1:])):
+        if size and not (int(column.min()) >= 0 and int(column.max()) < math.prod(packed.shape[1:])):
             return [f"a column lies outside [0, {math.prod(packed.shape[1:])})"]
         rises = column.diff() > 0
         rises[row[1:-1][(row[1:-1] > 0) & (row[1:-1] < size)].long() - 1] = True

@@ -19,6 +19,7 @@ from torch import Tensor
 from campfire.errors import DoesNotFit
 from campfire.mask import Mask
 from campfire.selection import guarded_floor, keep_best, keep_best_rows
+from campfire.spelling import spell
 
 Shape = tuple[int, ...]
 Plan = dict[str, Tensor]
@@ -35,6 +36,8 @@ class Structure(ABC):
 
     name: ClassVar[str] = ""
     layout: ClassVar[str] = "csr"  # how the survivors are stored; "csr" holds any mask
+    scope: ClassVar[str] = "conv"  # the layers it is meant for where no rule names any: "conv" or "linear"
+    drops_outputs: ClassVar[bool] = False  # whole outputs go on purpose
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,8 +46,7 @@ class Structure(ABC):
 
     def __str__(self) -> str:
         """The spelling that `campfire.structures.named` reads back: ``window:mode=campfire``."""
-        changed = [f for f in dataclasses.fields(self) if getattr(self, f.name) != f.default]
-        return self.name + ("" if not changed else ":" + ",".join(f"{f.name}={getattr(self, f.name)}" for f in changed))
+        return spell(self.name, self)
 
     def why_not(self, shape: Shape, groups: int = 1) -> list[str]:
         """Reasons why the structure cannot be laid on a weight of this shape; [] when it can."""
@@ -55,6 +57,10 @@ class Structure(ABC):
     @abstractmethod
     def count(self, shape: Shape, sparsity: float) -> int:
         """The declared budget: how many weights live at ``sparsity``, a function of the shape alone."""
+
+    def saliency(self, score: Tensor) -> Tensor:
+        """Every weight's share in the importance of the unit it would die with, [K, C, R, S]: to compare layers."""
+        return score
 
     def plan(self, score: Tensor, goal: float) -> Plan:
         """What is decided once, before the first projection, for the *final* sparsity: row order, pattern book."""
@@ -146,6 +152,11 @@ class Grain(Structure):
             keep = keep_best_rows(score, count // (unit * budgets), living)
         return self._weights(keep, tuple(alive.shape))
 
+    def saliency(self, score: Tensor) -> Tensor:
+        shape = tuple(score.shape)
+        share = 1 if self.reduce == "max" else self._sizes(shape)[0]
+        return self._weights(self._units(score) / share, shape)
+
     def _units(self, x: Tensor) -> Tensor:
         """[K, C, R, S] -> one value a unit, [budgets, competing units]."""
         grain, budget, free = self._axes()
@@ -156,7 +167,7 @@ class Grain(Structure):
         return cut.permute(budget + free + grain).reshape(math.prod(cut.shape[i] for i in budget), -1)
 
     def _weights(self, units: Tensor, shape: Shape) -> Tensor:
-        """The inverse of `_units` for a mask: every weight of a unit gets the unit's value."""
+        """The way back from `_units`: every weight gets its unit's value."""
         grain, budget, free = self._axes()
         cut = self._cut(shape)
         axes = budget + free + grain

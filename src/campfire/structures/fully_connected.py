@@ -41,7 +41,7 @@ class FineFC(Structure):
     Source: Campfire (Gamboa et al. 2020), section on fully connected layers.
     """
 
-    name = "fine-fc"
+    name, scope = "fine-fc", "linear"
 
     def count(self, shape: Shape, sparsity: float) -> int:
         size = math.prod(shape)
@@ -71,7 +71,7 @@ class Block(Structure):
     Source: Campfire (Gamboa et al. 2020): n x n, n < 5.
     """
 
-    name = "block"
+    name, scope = "block", "linear"
     n: int = 4
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class TwoTier(Structure):
     Source: Campfire (Gamboa et al. 2020), two-tier pruning of fully connected layers; the share is ours.
     """
 
-    name = "two-tier"
+    name, scope = "two-tier", "linear"
     n: int = 4
     share: float = 0.5
 
@@ -159,7 +159,8 @@ class TwoTier(Structure):
         Block(self.n)
 
     def why_not(self, shape: Shape, groups: int = 1) -> list[str]:
-        return Block(self.n).why_not(shape, groups)
+        one_tap = [] if shape[2] * shape[3] == 1 else ["it is for fully connected and 1x1 layers"]
+        return Block(self.n).why_not(shape, groups) + one_tap
 
     def count(self, shape: Shape, sparsity: float) -> int:
         return FineFC().count(shape, sparsity)

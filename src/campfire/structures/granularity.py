@@ -65,6 +65,7 @@ class Filter(Grain):
     """
 
     name, grain = "filter", "C c r s"
+    drops_outputs = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""campfire: CNNs sparse in structures that hardware can use.
+
+Public names are resolved on first use (PEP 562), so that importing the package, and the command line's ``--help``,
+never import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Pruner": "campfire.pruner",
+    "Phase": "campfire.pruner",
+    "inter_epoch": "campfire.pruner",
+    "Era": "campfire.schedules",
+    "Steps": "campfire.schedules",
+    "OneShot": "campfire.schedules",
+    "Mask": "campfire.mask",
+    "named": "campfire.structures",
+    "pack": "campfire.packed",
+    "eliminate_": "campfire.couplings",
+    "find_dead": "campfire.couplings",
+    "check_structure": "campfire.testing",
+    "CampfireError": "campfire.errors",
+}
+
+if TYPE_CHECKING:
+    from campfire.couplings import eliminate_ as eliminate_
+    from campfire.couplings import find_dead as find_dead
+    from campfire.errors import CampfireError as CampfireError
+    from campfire.mask import Mask as Mask
+    from campfire.packed import pack as pack
+    from campfire.pruner import Phase as Phase
+    from campfire.pruner import Pruner as Pruner
+    from campfire.pruner import inter_epoch as inter_epoch
+    from campfire.schedules import Era as Era
+    from campfire.schedules import OneShot as OneShot
+    from campfire.schedules import Steps as Steps
+    from campfire.structures import named as named
+    from campfire.testing import check_structure as check_structure
+
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'campfire' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])
