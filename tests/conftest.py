@@ -1,0 +1,34 @@
+"""Fixtures that several test files share."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+
+
+def _define_missing_operators() -> torch.library.Library:
+    """What torchvision registers fake kernels for, although the wheel's binary (built for CUDA) did not load."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Iterator[ModuleType]:
+    """torchvision, also on a CPU-only torch where the wheel of the package index cannot be imported as it is."""
+    library = None
+    try:
+        module = pytest.importorskip("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        for half_imported in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[half_imported]
+        library = _define_missing_operators()
+        module = importlib.import_module("torchvision")
+    yield module
+    del library  # alive until here, for its definitions go with it

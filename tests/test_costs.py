@@ -1,0 +1,176 @@
+"""MACs against PyTorch's own FLOP counter, published numbers and brute force; and that counting leaves no trace."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+from torch.utils.flop_counter import FlopCounterMode
+
+from campfire import models
+from campfire.costs import flops, layer_macs, macs, sparse_macs
+from campfire.errors import CampfireError, DoesNotFit, UnknownName
+
+PUBLISHED = {  # MACs of one image of 224 x 224, 1000 classes
+    "resnet18": 1_814_073_344,
+    "resnet34": 3_663_761_408,
+    "resnet50": 4_089_184_256,
+    "resnet50_v1": 3_857_973_248,
+    "resnet101": 7_801_405_440,
+    "vgg11_bn": 7_609_090_048,
+    "vgg13_bn": 11_308_466_176,
+    "vgg16_bn": 15_470_264_320,
+}
+UNUSUAL = {
+    "grouped": (nn.Conv2d(8, 16, 3, groups=4), (8, 9, 7)),
+    "depthwise": (nn.Conv2d(8, 8, 5, groups=8, padding=2, stride=2), (8, 9, 9)),
+    "dilated": (nn.Conv2d(4, 6, (3, 1), dilation=(2, 1), stride=(1, 3)), (4, 11, 10)),
+    "transposed": (nn.ConvTranspose2d(6, 4, 3, stride=2), (6, 5, 5)),
+    "1-d": (nn.Conv1d(4, 8, 3), (4, 20)),
+    "3-d": (nn.Conv3d(2, 3, 3), (2, 5, 6, 7)),
+    "linear per position": (nn.Linear(12, 5), (7, 12)),
+}
+
+
+def on_meta(name: str, **options: int) -> nn.Module:
+    with torch.device("meta"):
+        return models.create(name, **{"num_classes": 1000, **options})
+
+
+def counted_by_torch(model: nn.Module, shape: tuple[int, ...]) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta").eval()(torch.empty(1, *shape))
+    return counter.get_total_flops()
+
+
+class TestDense:
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_equals_pytorch_and_the_published_number(self, name: str) -> None:
+        model = on_meta(name)
+        assert macs(model, (3, 224, 224)) == PUBLISHED[name]
+        assert flops(model, (3, 224, 224)) == 2 * PUBLISHED[name] == counted_by_torch(model, (3, 224, 224))
+
+    def test_resnet50_v15(self) -> None:
+        assert flops(on_meta("resnet50"), (3, 224, 224)) == 8_178_368_512
+
+    @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnet56", "resnet50", "vgg11_bn"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_small_images(self, name: str, channels: int) -> None:
+        model = on_meta(name, num_classes=10, in_channels=channels, small_input=True)
+        assert flops(model, (channels, 32, 32)) == counted_by_torch(model, (channels, 32, 32))
+
+    @pytest.mark.parametrize("case", UNUSUAL)
+    def test_unusual_layers(self, case: str) -> None:
+        layer, shape = UNUSUAL[case]
+        assert flops(layer, shape) == counted_by_torch(layer, shape)
+
+    def test_by_layer(self) -> None:
+        counts = layer_macs(models.create("resnet8", num_classes=10), (3, 32, 32))
+        assert counts["conv1"] == 16 * 3 * 9 * 32 * 32
+        assert counts["layer2.0.downsample.0"] == 32 * 16 * 16 * 16
+        assert counts["fc"] == 64 * 10
+        assert [*counts][:2] == ["conv1", "layer1.0.conv1"]
+        assert [*counts][-1] == "fc"
+
+    def test_a_layer_that_runs_twice_counts_twice_and_one_that_never_runs_is_absent(self) -> None:
+        class Twice(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.unused = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.conv(self.conv(x))
+
+        assert layer_macs(Twice(), (4, 5, 5)) == {"conv": 2 * 4 * 4 * 9 * 25}
+
+
+class TestSparse:
+    def keep(self, model: nn.Module, sparsity: float) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        weights = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+        return {n: torch.rand(w.shape, generator=generator) >= sparsity for n, w in weights.items()}
+
+    @pytest.mark.parametrize("case", ["grouped", "dilated", "3-d", "linear per position", "transposed"])
+    def test_equals_multiplications_by_ones(self, case: str) -> None:
+        """On an image of ones, a layer whose weights are its mask sums up its living products."""
+        layer, shape = copy.deepcopy(UNUSUAL[case][0]), UNUSUAL[case][1]
+        keep = torch.rand(layer.weight.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+        nn.init.zeros_(layer.bias)
+        layer.weight.data = keep.float()
+        assert sparse_macs(layer, {"": keep}, shape) == int(layer(torch.ones(1, *shape)).sum().round())
+
+    def test_dense_masks_cost_the_dense_macs_and_empty_ones_nothing(self) -> None:
+        model = models.create("resnet8", num_classes=10)
+        assert sparse_macs(model, self.keep(model, 0.0), (3, 32, 32)) == macs(model, (3, 32, 32))
+        assert sparse_macs(model, self.keep(model, 1.0), (3, 32, 32)) == 0
+        assert sparse_macs(model, {}, (3, 32, 32)) == macs(model, (3, 32, 32))
+
+    def test_each_layer_costs_its_kept_share(self) -> None:
+        model = models.create("resnet8", num_classes=10)
+        keep = self.keep(model, 0.7)
+        del keep["conv1"]
+        dense, sparse = layer_macs(model, (3, 32, 32)), layer_macs(model, (3, 32, 32), keep)
+        assert sparse["conv1"] == dense["conv1"]
+        for name, mask in keep.items():
+            assert sparse[name] * mask.numel() == dense[name] * int(mask.sum())
+        assert sparse_macs(model, keep, (3, 32, 32)) == sum(sparse.values())
+
+    def test_a_linear_mask_may_be_seen_as_a_1x1_convolution(self) -> None:
+        model = models.create("resnet8", num_classes=10)
+        mask = torch.rand(10, 64, 1, 1, generator=torch.Generator().manual_seed(0)) < 0.5
+        assert layer_macs(model, (3, 32, 32), {"fc": mask})["fc"] == int(mask.sum())
+
+    def test_a_mask_of_no_counted_layer(self) -> None:
+        with pytest.raises(UnknownName, match=r"'layer1\.0\.conv3'; did you mean 'layer1\.0\.conv"):
+            sparse_macs(on_meta("resnet8"), {"layer1.0.conv3": torch.ones(1)}, (3, 32, 32))
+
+    def test_a_mask_of_another_size(self) -> None:
+        with pytest.raises(DoesNotFit, match="432 weights"):
+            sparse_macs(on_meta("resnet8"), {"conv1": torch.ones(16, 3)}, (3, 32, 32))
+
+
+class TestLeavesNoTrace:
+    def test_of_weights_statistics_gradients_modes_hooks_and_randomness(self) -> None:
+        torch.manual_seed(0)
+        model = models.create("vgg11_bn", num_classes=4, small_input=True).train()
+        model.features[1].eval()
+        model(torch.randn(2, 3, 32, 32)).sum().backward()
+        calls: list[str] = []
+        model.features[0].register_forward_hook(lambda *_: calls.append("forward"))
+        model.features[0].register_forward_pre_hook(lambda *_: calls.append("before"))
+        model.register_state_dict_post_hook(lambda *_: calls.append("state"))
+
+        def trace() -> list[object]:
+            modes = [m.training for m in model.modules()]
+            hooks = [len(m._forward_hooks) for m in model.modules()]
+            tensors = [t for p in model.parameters() for t in (p, p.grad)] + [*model.buffers()]
+            return [modes, hooks, [(id(t), t._version) for t in tensors], torch.get_rng_state().tolist()]
+
+        before = trace()
+        assert macs(model, (3, 32, 32)) > 0
+        assert trace() == before
+        assert calls == []
+
+    def test_of_a_compiled_model(self) -> None:
+        def backend(graph: object, inputs: object) -> None:
+            pytest.fail("counting compiled the model")
+
+        compiled = torch.compile(models.create("resnet8", num_classes=10), backend=backend)
+        assert layer_macs(compiled, (3, 32, 32))["_orig_mod.fc"] == 640
+
+    def test_of_weights_that_are_computed(self) -> None:
+        """Pruned and weight-normalised layers: the weight is a result, with a graph, not a parameter."""
+        model = models.create("resnet8", num_classes=10)
+        prune.random_unstructured(model.conv1, "weight", amount=0.5)
+        parametrizations.weight_norm(model.layer1[0].conv1)
+        assert macs(model, (3, 32, 32)) == macs(on_meta("resnet8", num_classes=10), (3, 32, 32))
+
+    def test_in_half_precision(self) -> None:
+        model = models.create("resnet8", num_classes=10).bfloat16()
+        assert macs(model, (3, 32, 32)) == 12_501_632
+
+
+def test_the_wrong_image_is_an_error_that_names_it() -> None:
+    with pytest.raises(CampfireError, match=r"one image of shape \[1, 32, 32\].*\n.*channels, height, width"):
+        macs(models.create("resnet8", num_classes=10), (1, 32, 32))
