@@ -50,7 +50,7 @@ class Combined(Structure):
         >>> [round(Combined().kernel_share(9, t, goal=t), 4) for t in (0.2, 0.6, 0.7, 0.8)]
         [0.1, 0.28, 0.325, 0.55]
         >>> round(Combined().kernel_share(9, 0.69, goal=0.7), 4), round(Combined().kernel_share(9, 0.69, goal=0.69), 4)
-        (0.3025, 0.3025)
+        (0.3125, 0.442)
         """
 
         def needed(t: float) -> float:
@@ -72,7 +72,9 @@ class Combined(Structure):
         return {"goal": torch.tensor(goal, dtype=torch.float64)}
 
     def any_mask(self, shape: Shape) -> bool:
-        return not is_windowed(shape) and _CK.any_mask(shape)
+        if not is_windowed(shape):
+            return _CK.any_mask(shape)
+        return shape[0] * shape[1] == 1 or (not self.literal and shape[2] * shape[3] == 2)
 
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         shape = tuple(score.shape)

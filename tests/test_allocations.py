@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from campfire.allocations import given as given_
+from campfire.allocations import named
+from campfire.errors import UnknownName, UsageError
+
+SHAPES = {"a": (16, 16, 3, 3), "b": (64, 64, 3, 3), "c": (256, 64, 1, 1), "d": (10, 256, 1, 1)}
+SIZE = {n: math.prod(s) for n, s in SHAPES.items()}
+
+
+def total(sparsity: dict[str, float]) -> float:
+    return sum(sparsity[n] * SIZE[n] for n in SHAPES) / sum(SIZE.values())
+
+
+@given(st.floats(0, 0.99))
+def test_uniform_and_erk_meet_the_total(sparsity: float) -> None:
+    for name in ("uniform", "erk"):
+        shares = named(name)(SHAPES, sparsity, dict)
+        assert total(shares) == pytest.approx(sparsity, abs=1e-9)
+        assert all(0 <= s < 1 for s in shares.values())
+
+
+def test_erk_is_proportional_to_its_formula_or_dense() -> None:
+    shares = named("erk")(SHAPES, 0.9, dict)
+    ratio = {n: (1 - shares[n]) / (sum(SHAPES[n]) / SIZE[n]) for n in SHAPES if shares[n] > 0}
+    assert len(ratio) >= 2
+    assert max(ratio.values()) == pytest.approx(min(ratio.values()))
+
+
+def test_global_is_one_ranking_over_all_layers() -> None:
+    rng = np.random.default_rng(0)
+    scores = {n: rng.random(SIZE[n]) * scale for n, scale in zip(SHAPES, (4, 1, 2, 1e-6), strict=True)}
+    shares = named("global")(SHAPES, 0.6, lambda: scores)
+    assert shares["a"] < shares["c"] < shares["b"]
+    assert shares["d"] == 1 - 1 / SIZE["d"]  # all of it would go: one weight stays
+    everything = np.sort(np.concatenate(list(scores.values())))
+    cut = everything[int(0.6 * len(everything)) - 1]
+    assert shares["b"] == (scores["b"] <= cut).mean()
+
+
+def test_a_given_list_must_name_the_pruned_layers() -> None:
+    wanted = dict.fromkeys(SHAPES, 0.5)
+    assert given_(wanted)(SHAPES, 0.9, dict) == wanted
+    with pytest.raises(UsageError, match="missing: d; not pruned: e"):
+        given_({"a": 0.1, "b": 0.1, "c": 0.1, "e": 0.1})(SHAPES, 0.9, dict)
+    with pytest.raises(UnknownName, match="did you mean 'erk'"):
+        named("erc")
