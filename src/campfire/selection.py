@@ -37,33 +37,35 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
         return torch.ones_like(score, dtype=torch.bool) if alive is None else alive.clone()
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
+    if score.device.type == "cpu":
+        score = score if score.dtype in (torch.float32, torch.float64) else score.float()
+        keep = _keep_best_cpu(score.detach().numpy(), count, None if alive is None else alive.numpy())
+        return torch.from_numpy(keep)
+    return _keep_best(score, count, alive)
+
+
+def _keep_best_cpu(score: np.ndarray, count: int, alive: np.ndarray | None) -> np.ndarray:
+    # Dead entries are taken out first: introselect is slow on many equal values, such as their zeros.
+    living = score if alive is None else np.compress(alive, score)
+    cut = np.partition(living, living.size - count)[living.size - count]
+    keep, tied = score > cut, score == cut
     if alive is not None:
-        score = score * alive.to(score.dtype)
-    return _keep_best_cpu(score, count, alive) if score.device.type == "cpu" else _keep_best(score, count, alive)
-
-
-def _keep_best_cpu(score: Tensor, count: int, alive: Tensor | None) -> Tensor:
-    values = (score if score.dtype in (torch.float32, torch.float64) else score.float()).detach().numpy()
-    cut = np.partition(values, values.size - count)[values.size - count]
-    keep = values > cut
-    tied = values == cut
-    if cut == 0 and alive is not None:
-        tied &= alive.numpy()
+        keep &= alive
+        tied &= alive
     last = np.flatnonzero(tied)
     missing = count - int(np.count_nonzero(keep))
     if missing > last.size:
         raise CampfireError("the scores hold NaN: has the training diverged?")
     keep[last[last.size - missing :]] = True
-    return torch.from_numpy(keep)
+    return keep
 
 
 def _keep_best(score: Tensor, count: int, alive: Tensor | None) -> Tensor:
-    cut = score.topk(count, sorted=False).values.min()
-    keep = score > cut
-    tied = score == cut
+    """The same on any device."""
     if alive is not None:
-        tied &= alive
-    last = tied.nonzero()[:, 0]
+        score = score.masked_fill(~alive, -1.0)
+    cut = score.topk(count, sorted=False).values.min()
+    keep, last = score > cut, (score == cut).nonzero()[:, 0]
     keep[last[last.numel() - (count - int(keep.count_nonzero())) :]] = True
     return keep
 

@@ -161,9 +161,11 @@ class Grain(Structure):
         """[K, C, R, S] -> one value a unit, [budgets, competing units]."""
         grain, budget, free = self._axes()
         cut = x.reshape(self._cut(tuple(x.shape)))
-        if grain:
-            largest = x.dtype == torch.bool or self.reduce == "max"
-            cut = cut.amax(grain, keepdim=True) if largest else cut.sum(grain, keepdim=True)
+        if math.prod(cut.shape[i] for i in grain) > 1:
+            if x.dtype == torch.bool:
+                cut = cut.any(grain, keepdim=True)
+            else:
+                cut = cut.amax(grain, keepdim=True) if self.reduce == "max" else cut.sum(grain, keepdim=True)
         return cut.permute(budget + free + grain).reshape(math.prod(cut.shape[i] for i in budget), -1)
 
     def _weights(self, units: Tensor, shape: Shape) -> Tensor:
