@@ -156,11 +156,11 @@ class Pruner:
         if optimizer is self._optimizers[0] and not _skipped(optimizer):
             self.method.after_step(self, self.epoch)
             self.steps += 1
-        self._zero(optimizer)
+        self.reapply(optimizer)
         if self.frozen and not self._verified:
             self.verify()
 
-    def _zero(self, optimizer: Optimizer | None) -> None:
+    def reapply(self, optimizer: Optimizer | None = None) -> None:
         """Zero the dead weights, and their optimizer state: a masked gradient alone lets momentum revive them."""
         tensors: list[Tensor] = []
         factors: list[Tensor] = []
@@ -170,7 +170,7 @@ class Pruner:
                 continue
             own = optimizer.state.get(weight, {}) if optimizer is not None else {}
             for tensor in [weight, *(v for v in own.values() if torch.is_tensor(v) and v.shape == weight.shape)]:
-                tensors.append(tensor.detach())
+                tensors.append(tensor)
                 factors.append(factor)
         if tensors:
             torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
@@ -179,7 +179,7 @@ class Pruner:
     def apply(self, model: nn.Module | None = None) -> None:
         """Zero the dead weights of the model, or of another one with the same layers (an average, a copy)."""
         if model is None:
-            self._zero(None)
+            self.reapply(None)
             return
         other = bare(model)
         for name, layer in self.layers.items():
