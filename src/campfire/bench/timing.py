@@ -35,7 +35,11 @@ def ratio(times: Mapping[str, list[float]], over: str, under: str) -> float:
 def machine() -> dict[str, Any]:
     """The processor, its vector instructions and the versions a figure belongs to."""
     info = Path("/proc/cpuinfo")
-    model = [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")] if info.exists() else []
+    model = (
+        [x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+        if info.exists()
+        else []
+    )
     return {
         "cpu": model[0] if model else platform.processor() or platform.machine(),
         "isa": torch.backends.cpu.get_cpu_capability(),

@@ -1,0 +1,83 @@
+"""``campfire explain``: the page of a structure or method, out of its docstring."""
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from campfire.cli.flags import Parser
+
+SHAPES = {
+    "3x3, 64 to 64 channels": (64, 64, 3, 3),
+    "1x1, 64 to 256": (256, 64, 1, 1),
+    "linear, 512 to 10": (10, 512, 1, 1),
+}
+
+
+def parser() -> Parser:
+    """Everything ``campfire explain`` understands."""
+    own = Parser(prog="campfire explain", description="What a structure or method does; without a name, the list.")
+    own.add_argument(
+        "name", nargs="?", metavar="NAME", help="as --structure and --method take it: ck, window:mode=campfire"
+    )
+    own.add_argument("--json", action="store_true", help="print one JSON object in one line")
+    return own
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a page, or the list of pages."""
+    args = parser().parse(argv)
+    found = page(args.name) if args.name else index()
+    print(json.dumps(found) if args.json else _text(found))
+    return 0
+
+
+def index() -> dict[str, Any]:
+    """The first sentence of every structure and method."""
+    from campfire import methods, structures
+
+    def first(cls: type) -> str:
+        return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+
+    kinds = {"structures": structures.REGISTRY, "methods": methods.REGISTRY}
+    return {kind: {name: first(cls) for name, cls in sorted(registry.items())} for kind, registry in kinds.items()}
+
+
+def page(spec: str) -> dict[str, Any]:
+    """Docstring, options, and, for a structure, the least sparsity it can express on common shapes.
+
+    Raises:
+        UnknownName: neither a structure nor a method.
+    """
+    from campfire import methods, structures
+
+    name = spec.partition(":")[0].strip()
+    if name in methods.REGISTRY:
+        plugin, kind = methods.named(spec), "method"
+    else:
+        plugin, kind = structures.named(spec), "structure"
+    options = {f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}
+    found = {"name": str(plugin), "kind": kind, "page": inspect.getdoc(type(plugin)) or "", "options": options}
+    if isinstance(plugin, structures.Structure):
+        found["least"] = {
+            what: "; ".join(plugin.why_not(shape)) or plugin.least(shape) for what, shape in SHAPES.items()
+        }
+    return found
+
+
+def _text(found: dict[str, Any]) -> str:
+    if "page" not in found:
+        return "\n".join(_listed(kind, pages) for kind, pages in found.items())
+    lines = [f"{found['name']} ({found['kind']})", "", found["page"]]
+    if found["options"]:
+        lines += ["", "Options: " + ", ".join(f"{k} = {v}" for k, v in found["options"].items())]
+    if "least" in found:
+        lines += ["", "Least sparsity above 0:"]
+        lines += [f"  {what}: {x if isinstance(x, str) else f'{x:.4g}'}" for what, x in found["least"].items()]
+    return "\n".join(lines)
+
+
+def _listed(kind: str, pages: dict[str, str]) -> str:
+    wide = max(map(len, pages))
+    return f"{kind}:\n" + "".join(f"  {name:{wide}}  {first}\n" for name, first in pages.items())

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from campfire import methods, structures
+from campfire.cli import main
+
+
+@pytest.mark.parametrize("name", sorted(structures.REGISTRY))
+def test_every_structure_has_a_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", name]) == 0
+    page = capsys.readouterr().out
+    for part in ("Keeps:", "Hardware:", "Source:", "Least sparsity", " . "):
+        assert part in page, f"the page of {name} has no {part!r}"
+
+
+def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert set(listed["structures"]) == set(structures.REGISTRY)
+    assert set(listed["methods"]) == set(methods.REGISTRY)
+
+
+def test_options_change_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    least = []
+    for spec in ("window", "window:mode=campfire"):
+        assert main(["explain", spec, "--json"]) == 0
+        least.append(json.loads(capsys.readouterr().out)["least"]["3x3, 64 to 64 channels"])
+    assert least == [pytest.approx(1 / 9), pytest.approx(7 / 9)]
+
+
+def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "windwo"]) == 2
+    assert "did you mean 'window'" in capsys.readouterr().err
