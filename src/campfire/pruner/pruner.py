@@ -160,6 +160,7 @@ class Pruner:
         if self.frozen and not self._verified:
             self.verify()
 
+    @torch.no_grad()
     def reapply(self, optimizer: Optimizer | None = None) -> None:
         """Zero the dead weights, and their optimizer state: a masked gradient alone lets momentum revive them."""
         tensors: list[Tensor] = []
