@@ -1,0 +1,51 @@
+"""The command line: names of commands to functions, imported when called, so that ``--help`` never imports torch."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from campfire import __version__
+from campfire.errors import CampfireError, UnknownName
+
+COMMANDS = {
+    "train": ("campfire.cli.train:main", "train a CNN, dense or sparse, and write a run directory"),
+    "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
+    "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
+    "explain": ("campfire.cli.explain:main", "what a structure keeps, drawn"),
+    "bench": ("campfire.cli.bench:main", "time the parts on this machine"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``campfire COMMAND ...`` and return its exit code.
+
+    0 done; 1 failed; 2 wrong usage; 3 diverged; 4 a check failed; 75 stopped by a signal after a checkpoint; 130 Ctrl-C.
+    """
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    debug = "--debug" in rest
+    try:
+        if name not in COMMANDS:
+            raise UnknownName("command", name, COMMANDS)
+        module, function = COMMANDS[name][0].split(":")
+        return getattr(importlib.import_module(module), function)([a for a in rest if a != "--debug"])
+    except (CampfireError, OSError) as error:
+        if debug:
+            raise
+        print(f"campfire {name}: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _help() -> str:
+    wide = max(map(len, COMMANDS))
+    lines = [f"  {name:{wide}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    usage = "usage: campfire COMMAND [options]\n\nCNNs sparse in structures that hardware can use.\n\ncommands:\n"
+    last = "\n\ncampfire COMMAND --help tells more; --debug shows where an error was raised; --version."
+    return usage + "\n".join(lines) + last

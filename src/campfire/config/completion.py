@@ -1,0 +1,95 @@
+"""Defaults that depend on other options: a three-epoch run exercises everything a ninety-epoch run does."""
+
+import math
+from typing import Any
+
+from campfire.config.layers import Layer
+from campfire.config.schema import Config, Optim, Pruning
+from campfire.errors import UsageError
+
+_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
+_WEIGHT_DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.05}
+
+
+def derived(config: Config) -> Layer:
+    """The values of options left open that follow from the others.
+
+    >>> derived(Config()).values["pruning.era_start"], derived(Config()).values["pruning.era_length"]
+    (6, 6)
+
+    Raises:
+        UsageError: the era does not end within the epochs; the largest legal values are named.
+    """
+    found = {"optim": _optim(config.optim)}
+    if prunes(config.pruning):
+        found["pruning"] = _pruning(config.pruning, config.optim.epochs)
+    given = {section: getattr(config, section) for section in found}
+    return Layer(
+        "derived",
+        {f"{s}.{key}": v for s, body in found.items() for key, v in body.items() if getattr(given[s], key) is None},
+    )
+
+
+def prunes(pruning: Pruning) -> bool:
+    """Whether any layer is to be pruned."""
+    return any(s not in (None, "dense") for s in (pruning.structure, *pruning.rules.values()))
+
+
+def _optim(optim: Optim) -> dict[str, Any]:
+    warmup = 0.3 * optim.epochs if optim.sched == "onecycle" else min(5.0, optim.epochs / 20)
+    return {
+        "lr": _LR[optim.opt],
+        "weight_decay": _WEIGHT_DECAY[optim.opt],
+        "warmup_epochs": warmup,
+        "decay_epochs": optim.epochs / 3,
+    }
+
+
+def _pruning(pruning: Pruning, epochs: int) -> dict[str, Any]:
+    iterative = pruning.steps is not None or pruning.method.startswith("iterative")
+    schedule = pruning.schedule or ("steps" if iterative else "era")
+    by = pruning.era_by or ("step" if epochs == 1 and pruning.structure != "inter-epoch" else "epoch")
+    start, length = _era(pruning, epochs, by)
+    if schedule == "era":
+        _check_end(start, length, epochs, by)
+    thirds = tuple((start + i * length / 2, pruning.sparsity * ((i + 1) / 3)) for i in range(3))
+    return {
+        "schedule": schedule,
+        "era_by": by,
+        "era_start": start,
+        "era_length": length,
+        "steps": thirds if schedule == "steps" else None,
+    }
+
+
+def _era(pruning: Pruning, epochs: int, by: str) -> tuple[float, float]:
+    """Start and length in epochs; the ones left open are a third of the epochs each, or what room there is."""
+    least = 3 if pruning.structure == "inter-epoch" else 1
+    third, last = (epochs / 3, epochs) if by == "step" else (max(least, epochs // 3), epochs - 1)
+    start, length = pruning.era_start, pruning.era_length
+    if start is None:
+        start = max(0, min(epochs / 3 if by == "step" else epochs // 3, last - (length or third)))
+    if length is None:
+        length = third if start + third <= last or last - start < least else last - start
+    return start, length
+
+
+def _check_end(start: float, length: float, epochs: int, by: str) -> None:
+    """The target must be reached in the last epoch or before it; by steps, before the last step."""
+
+    def fits(end: float) -> bool:
+        return end < epochs if by == "step" else end <= epochs - 1
+
+    end = start + length
+    if fits(end):
+        return
+    last, most = (epochs, "below") if by == "step" else (epochs - 1, "at most")
+    cures = [f"--epochs {math.floor(end) + 1} or more"]
+    if start < last:
+        cures.insert(0, f"--era-length {most} {last - start:g} with --era-start {start:g}")
+    if fits(length):
+        cures.insert(0, f"--era-start {most} {last - length:g} with --era-length {length:g}")
+    raise UsageError(
+        f"the era would run from epoch {start:g} to {end:g}, and the last of {epochs} epochs, counted from 0, is "
+        f"{epochs - 1}; legal: {', or '.join(cures)}"
+    )
