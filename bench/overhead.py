@@ -1,0 +1,76 @@
+"""What the pruner costs a training step: the same network with and without it, blocks of steps taking turns.
+
+    python bench/overhead.py --model resnet20 --width 2 --batch 128 --structure ck --by step
+
+``--by step`` moves the target, and so the masks of every layer, with every step; ``--by epoch`` is the paper's era, in
+which the masks of a step inside an epoch cannot change. Prints one JSON object: median milliseconds of a step in each
+state, and the median over rounds of with / without.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from campfire import Era, Pruner, models
+from campfire.bench.timing import machine
+
+
+def make(args: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = models.create(args.model, num_classes=10, width=args.width).to(memory_format=torch.channels_last)
+    return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+
+def block(model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> Callable[[], float]:
+    x = torch.randn(args.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (args.batch,))
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(args.steps):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=not args.fp32):
+                loss = F.cross_entropy(model(x).float(), y)
+            loss.backward()
+            optimizer.step()
+        return 1e3 * (time.perf_counter() - start) / args.steps
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--width", type=float, default=2.0)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--structure", default="ck")
+    parser.add_argument("--by", choices=["step", "epoch"], default="step")
+    parser.add_argument("--steps", type=int, default=5, help="steps in a block")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--fp32", action="store_true")
+    args = parser.parse_args()
+
+    plain, sparse = make(args), make(args)
+    total = (args.rounds + 1) * args.steps
+    spe = max(1, total // 4)  # the run is four epochs long, all of them in the era
+    Pruner(sparse[0], args.structure, Era(0, 3.99, 0.7, by=args.by)).attach(sparse[1], spe)
+    runs = {"without": block(*plain, args), "with": block(*sparse, args)}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(args.rounds):
+        for name, run in runs.items():
+            times[name].append(run())
+    ratios = [a / b for a, b in zip(times["with"], times["without"], strict=True)]
+    figures = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+    print(json.dumps({**vars(args), **figures, "ratio": statistics.median(ratios), "machine": machine()}))
+
+
+if __name__ == "__main__":
+    main()
