@@ -19,9 +19,9 @@ FLOORS = [
     {"nn", "testing"},
     {"compress"},
     {"export", "report"},
-    {"train", "checkpoint", "run_directory", "optim", "signals"},
-    {"sweep", "cli", "__main__"},
-    {"__init__"},
+    {"training"},
+    {"sweep", "cli"},
+    {"__init__", "__main__"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
 

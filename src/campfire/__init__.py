@@ -23,9 +23,14 @@ _HOME = {
     "find_dead": "campfire.couplings",
     "check_structure": "campfire.testing",
     "CampfireError": "campfire.errors",
+    "Config": "campfire.config",
+    "train": "campfire.training",
+    "evaluate": "campfire.training",
+    "load": "campfire.training",
 }
 
 if TYPE_CHECKING:
+    from campfire.config import Config as Config
     from campfire.couplings import eliminate_ as eliminate_
     from campfire.couplings import find_dead as find_dead
     from campfire.errors import CampfireError as CampfireError
@@ -39,6 +44,9 @@ if TYPE_CHECKING:
     from campfire.schedules import Steps as Steps
     from campfire.structures import named as named
     from campfire.testing import check_structure as check_structure
+    from campfire.training import evaluate as evaluate
+    from campfire.training import load as load
+    from campfire.training import train as train
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

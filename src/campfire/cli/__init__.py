@@ -3,8 +3,8 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
-from campfire import __version__
 from campfire.errors import CampfireError, UnknownName
 
 COMMANDS = {
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0
     if name == "--version":
-        print(__version__)
+        print(metadata.version("campfire-sparse"))
         return 0
     debug = "--debug" in rest
     try:

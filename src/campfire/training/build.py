@@ -1,0 +1,222 @@
+"""From a configuration to the objects of a run: data, model, optimizer, pruner."""
+
+import dataclasses
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from campfire import data, models, schedules
+from campfire.config import Config, prunes
+from campfire.config.schema import Compute, Data, Pruning
+from campfire.data import ImageData
+from campfire.errors import UsageError
+from campfire.mask import view4
+from campfire.pruner import Phase, Pruner, inter_epoch, resolve, targets
+from campfire.pruner.rules import Rules, Selector
+from campfire.schedules import Schedule
+from campfire.sparsity import LayerSparsity, SparsityReport
+from campfire.structures import Structure, named
+from campfire.training import checkpoint
+from campfire.training.optim import make_optimizer
+
+SMALL = 64  # pixels: up to here a 3x3 stem without pooling
+
+
+@dataclasses.dataclass
+class Parts:
+    """What a run is made of."""
+
+    config: Config
+    data: ImageData
+    device: torch.device
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    pruner: Pruner | None
+    scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
+    ema: AveragedModel | None
+
+    @property
+    def final(self) -> nn.Module:
+        """The model that is evaluated and kept: the average, where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def batches(self) -> int:
+        """Training batches in an epoch."""
+        return data.num_batches(self.data, "train", self.config.data.batch_size, train=True)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.batches / self.config.optim.grad_accum_steps)
+
+    @property
+    def at_target(self) -> bool:
+        """Whether masks will not change any more."""
+        return self.pruner is None or self.pruner.frozen
+
+    def report(self) -> SparsityReport:
+        """What was asked of each layer, and what is true."""
+        if self.pruner is not None:
+            return self.pruner.report()
+        found, _ = targets(self.model)
+        rows = [LayerSparsity.dense(t.name, t.shape, "the run is dense", t.conv) for t in found]
+        return SparsityReport(rows, sum(p.numel() for p in self.model.parameters()) - sum(r.weights for r in rows))
+
+
+def build(config: Config) -> Parts:
+    """Everything a run needs, seeded, before its first step.
+
+    Raises:
+        UsageError: something that was asked for is not there, or does not fit.
+    """
+    device = prepare(config.compute)
+    images = load_data(config.data)
+    config = with_model(config, images)
+    seed(config.run.seed)
+    model = make_model(config, len(images.classes), images.channels, images.image_size)
+    if config.model.pretrained:
+        file = Path(config.model.pretrained)
+        checkpoint.fill(model, checkpoint.weights(file), str(file))
+    layout: Any = torch.channels_last if config.compute.channels_last else torch.contiguous_format
+    model = model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    optimizer = make_optimizer(model, config.optim)
+    half = config.compute.amp and config.compute.amp_dtype == "float16"
+    scaler = torch.amp.GradScaler(device.type, enabled=half)  # pyright: ignore[reportPrivateImportUsage]
+    decay = get_ema_multi_avg_fn(config.optim.model_ema_decay)
+    ema = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if config.optim.model_ema else None
+    parts = Parts(config, images, device, model, optimizer, make_pruner(model, config), scaler, ema)
+    if parts.pruner is not None:
+        _check_reached(parts.pruner, config.optim.epochs, parts.steps_per_epoch)
+        parts.pruner.attach(optimizer, parts.steps_per_epoch)
+    return parts
+
+
+def prepare(compute: Compute) -> torch.device:
+    """Set the process up, and find the device.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    if compute.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    name = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        line = str(error).partition("\n")[0]
+        raise UsageError(f"there is no device {name!r} here ({line}); try --device auto") from None
+
+
+def seed(number: int) -> None:
+    """Seed torch, numpy and Python."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def load_data(settings: Data, source: str | None = None) -> ImageData:
+    """The images that the settings name, or others under the same settings."""
+    options = dict(settings.options)
+    if settings.img_size is not None:
+        options["image_size"] = settings.img_size
+    if settings.skip_bad_images:
+        options["skip_bad_images"] = True
+    return data.load(source or settings.source, **options)
+
+
+def with_model(config: Config, images: ImageData) -> Config:
+    """The configuration with a model that suits the images, where none was asked for."""
+    if config.model.name is not None:
+        return config
+    few = len(images.train) < 5000
+    name = "resnet18" if images.image_size > SMALL else "resnet8" if few else "resnet20"
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": name})})
+
+
+def make_model(config: Config, classes: int, channels: int, image_size: int) -> nn.Module:
+    """The model with fresh weights."""
+    options = {"small_input": image_size <= SMALL, **config.model.kwargs}
+    return models.create(config.model.name or "", num_classes=classes, in_channels=channels, **options)
+
+
+def make_pruner(model: nn.Module, config: Config) -> Pruner | None:
+    """The pruner that the configuration asks for; None for a dense run."""
+    pruning = config.pruning
+    if not prunes(pruning):
+        return None
+    phased = pruning.structure == "inter-epoch"
+    return Pruner(
+        model,
+        _phases(pruning) if phased else _rules(model, pruning),
+        None if phased else make_schedule(pruning),
+        score=pruning.score,
+        method=pruning.method,
+        allocation=pruning.allocation,
+        every=pruning.update_interval,
+        seed=config.run.seed,
+    )
+
+
+def _phases(pruning: Pruning) -> list[Phase]:
+    if pruning.rules or (pruning.schedule, pruning.era_by) != ("era", "epoch"):
+        raise UsageError(
+            "structure inter-epoch brings its own rules and eras; it takes no --rules, --schedule or --era-by"
+        )
+    phases = inter_epoch(pruning.era_start or 0, pruning.era_length or 0, pruning.sparsity)
+    everywhere = pruning.scope == "all"
+    return [dataclasses.replace(p, rules={nn.Conv2d: str(p.rules)}) if everywhere else p for p in phases]
+
+
+def _rules(model: nn.Module, pruning: Pruning) -> Rules:
+    """The given rules first, then the structure on what they leave of its scope."""
+    rules: dict[Selector, Structure | str | None] = {**pruning.rules}
+    if pruning.structure == "dense":
+        return rules
+    structure = named(pruning.structure)
+    if pruning.scope == "all":
+        return {**rules, nn.Linear if structure.scope == "linear" else nn.Conv2d: structure}
+    if not rules:
+        return structure
+    inside = resolve(targets(model)[0], structure)[0]
+    return {**rules, lambda name, module: name in inside: structure}
+
+
+def make_schedule(pruning: Pruning) -> Schedule:
+    """The schedule of a configuration that is complete."""
+    start, target = pruning.era_start or 0.0, pruning.sparsity
+    if pruning.schedule == "steps":
+        return schedules.Steps(pruning.steps or ())
+    if pruning.schedule == "oneshot":
+        return schedules.OneShot(start, target)
+    return schedules.Era(start, pruning.era_length or 1.0, target, by=pruning.era_by or "epoch")
+
+
+def _check_reached(pruner: Pruner, epochs: int, steps_per_epoch: int) -> None:
+    """The last step must find the target reached."""
+    schedule = pruner.stages[-1].schedule
+    if schedule(epochs - 1 / steps_per_epoch) < schedule.target:
+        raise UsageError(
+            f"the schedule reaches its target in epoch {schedule.end:g}, and the last of {epochs} epochs, "
+            f"counted from 0, is {epochs - 1}; prune earlier, or train longer"
+        )
+
+
+def dead_weights(model: nn.Module, pruner: Pruner) -> list[str]:
+    """What is wrong with a model under the pruner's masks: dead weights that are not zero, masks that are not legal."""
+    wrong = []
+    for name, mask in pruner.masks.items():
+        weight = model.get_parameter(f"{name}.weight".lstrip("."))
+        revived = int((view4(weight.detach())[~mask.keep] != 0).sum())
+        reasons = [f"{revived} dead weights are not zero"] if revived else []
+        reasons += pruner.layers[name].structure.why_invalid(mask)
+        wrong += [f"layer {name!r}: {reason}" for reason in reasons]
+    return wrong

@@ -1,0 +1,240 @@
+"""The training loop: a configuration in, a run directory and a `Result` out."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+
+from campfire import data, report
+from campfire.config import Config, from_flags, from_tree, load, to_yaml
+from campfire.errors import Diverged, UsageError
+from campfire.training import checkpoint, environment
+from campfire.training.build import Parts, build
+from campfire.training.evaluation import Accuracy, autocast, correct, laid_out, measure
+from campfire.training.optim import learning_rate
+from campfire.training.outcome import conclude
+from campfire.training.progress import Reporter, announce, line, log, logged_to
+from campfire.training.run_directory import RunDirectory, fresh
+from campfire.training.signals import Preempted, StopSignals
+from campfire.training.state import Position, capture, restore
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run gave: ``summary`` is the content of ``summary.json``."""
+
+    summary: dict[str, Any]
+    model: nn.Module
+    output: Path
+
+
+def train(
+    config: Config | Mapping[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    allow_config_change: bool = False,
+    console: Console | None = None,
+    **flags: Any,
+) -> Result:
+    """Train a CNN, dense or sparse: ``campfire train`` in Python, with the same names and defaults.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end the run after the running step, with a checkpoint (`Preempted`, `Interrupted`).
+
+    Args:
+        config: a complete `Config`, or nested sections as in a configuration file.
+        output: the run directory; default ``runs/<time>-<model>-<data>``.
+        resume: ``"auto"`` continues ``last.pt`` of ``output`` if it is there; a path continues that checkpoint.
+        overwrite: replace the run that is in ``output``.
+        allow_config_change: resume although the configuration is not the checkpoint's.
+        console: a terminal, for a progress bar.
+        flags: options by the names of their flags, such as ``sparsity=0.8, epochs=5``; they win over ``config``.
+
+    Raises:
+        UsageError: an option or a combination that cannot be; nothing is written.
+        CheckpointError: the checkpoint to resume is damaged, or of another run; nothing is written.
+        Diverged: the loss is no finite number any more; the last checkpoint is whole.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = train(data="synthetic", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
+    >>> result.summary["sparsity_true"]
+    0.5
+    """
+    if not isinstance(config, Config) or flags:
+        tree = config.model_dump() if isinstance(config, Config) else config or {}
+        config, _ = load(from_tree(tree, "config"), from_flags(flags))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("campfire trains in one process; WORLD_SIZE asks for more")
+    folder, start = _locate(output, resume)
+    same = start is not None and folder is not None and start.resolve().parent == folder.path.resolve()
+    if folder is not None and not (same or overwrite or resume == "auto"):
+        folder.refuse_another_run()
+    saved = None if start is None else checkpoint.load(start)
+    parts = build(config)
+    position = Position() if saved is None else restore(parts, saved, str(start), allow_config_change)
+    folder = folder or RunDirectory(fresh(parts.config.model.name or "", parts.config.data.source))
+    if not same:
+        folder.clear()
+    return Training(parts, position, folder, console).run()
+
+
+def _locate(output: str | Path | None, resume: str | Path | None) -> tuple[RunDirectory | None, Path | None]:
+    """Where the run is written, if that was said, and the checkpoint it continues, if any."""
+    folder = None if output is None else RunDirectory(Path(output))
+    if resume is None:
+        return folder, None
+    if resume == "auto":
+        return folder, folder.last if folder is not None and folder.last.exists() else None
+    start = Path(resume) / "last.pt" if Path(resume).is_dir() else Path(resume)
+    return folder or RunDirectory(start.parent), start
+
+
+class Training:
+    """A run under way: parts that learn, the position they have reached, and the directory that records it."""
+
+    def __init__(self, parts: Parts, position: Position, folder: RunDirectory, console: Console | None):
+        self.parts, self.at, self.folder = parts, position, folder
+        self.config = parts.config
+        self.reporter = Reporter(console, self.config.run.log_interval)
+        self.stop = StopSignals()
+        self.forward = torch.compile(parts.model) if self.config.compute.compile else parts.model
+        self.batches, self.steps = parts.batches, parts.steps_per_epoch
+        position.sums = position.sums.to(parts.device)
+
+    def run(self) -> Result:
+        """All epochs that are left, then the final files."""
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self.folder.write_text("config.yaml", to_yaml(self.config))
+        self.folder.write_json("env.json", environment.describe(self.config, self.parts.device))
+        self.folder.write_history(self.at.history)
+        with logged_to(self.folder.path / "log.txt"), self.stop:
+            try:
+                self._status("running")
+                announce(self.parts, self.at, self.folder.path)
+                while self.at.epoch < self.config.optim.epochs:
+                    self._train_epoch()
+                    self._close_epoch(self._measure())
+                summary = conclude(self.parts, self.at, self.folder)
+            except Preempted as error:
+                self._save(self.folder.last)
+                self._status("preempted", error.exit_code, str(error))
+                raise
+            except BaseException as error:
+                code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+                self._status("diverged" if isinstance(error, Diverged) else "failed", code, str(error) or repr(error))
+                raise
+            self._status("done", 0)
+            report.write_run_report(self.folder.path)
+        return Result(summary, self.parts.final, self.folder.path)
+
+    def _train_epoch(self) -> None:
+        parts, at, config = self.parts, self.at, self.config
+        accumulate = config.optim.grad_accum_steps
+        if parts.pruner is not None and at.batch == 0:
+            parts.pruner.set_epoch(at.epoch)
+        parts.model.train()
+        stream = data.batches(
+            parts.data, "train", config.data.batch_size, epoch=at.epoch, seed=config.run.seed, train=True,
+            start_batch=at.batch, device=parts.device, workers=config.data.workers,
+        )  # fmt: skip
+        with self.reporter.epoch(at.epoch, config.optim.epochs, self.steps) as shown:
+            began = time.perf_counter() - at.seconds
+            for x, y in stream:
+                self._backward(x, y, min(accumulate, self.batches - at.batch // accumulate * accumulate))
+                at.batch += 1
+                if at.batch % accumulate and at.batch < self.batches:
+                    continue
+                self._step()
+                at.seconds = time.perf_counter() - began
+                shown.step(-(-at.batch // accumulate), at.sums)
+                if config.run.recovery_interval and at.step % config.run.recovery_interval == 0:
+                    self._save(self.folder.last)
+                self.stop.check()
+
+    def _backward(self, x: Tensor, y: Tensor, group: int) -> None:
+        """Add the gradients of one batch out of a ``group`` of batches."""
+        config, parts = self.config, self.parts
+        with autocast(config.compute, parts.device):
+            logits = self.forward(laid_out(x, config.compute)).float()
+            loss = F.cross_entropy(logits, y, label_smoothing=config.optim.smoothing)
+        total = loss if parts.pruner is None else loss + parts.pruner.penalty()
+        parts.scaler.scale(total / group).backward()
+        count = torch.full((), len(y), device=parts.device)
+        self.at.sums += torch.stack([total.detach() * count, correct(logits.detach(), y), count])
+
+    def _step(self) -> None:
+        parts, at, optim = self.parts, self.at, self.config.optim
+        if parts.device.type == "cpu" or at.step % self.config.run.log_interval == 0:  # elsewhere a look is a wait
+            self._check_finite()
+        for group in parts.optimizer.param_groups:
+            group["lr"] = learning_rate(optim, at.step, self.steps)
+        if optim.clip_grad is not None:
+            parts.scaler.unscale_(parts.optimizer)
+            nn.utils.clip_grad_norm_(parts.model.parameters(), optim.clip_grad)
+        parts.scaler.step(parts.optimizer)
+        parts.scaler.update()
+        parts.optimizer.zero_grad(set_to_none=True)
+        at.step += 1
+        if parts.ema is not None:
+            parts.ema.update_parameters(parts.model)
+            if parts.pruner is not None:
+                parts.pruner.apply(parts.ema.module)
+
+    def _check_finite(self) -> None:
+        if not torch.isfinite(self.at.sums[0]):
+            raise Diverged(
+                f"the loss is no finite number any more (epoch {self.at.epoch}, step {self.at.step}); "
+                "lower --lr, or raise --warmup-epochs, or set --clip-grad"
+            )
+
+    def _measure(self) -> Accuracy:
+        self._check_finite()
+        return measure(self.parts.final, self.parts.data, self.config, self.parts.device, poll=self.stop.check)
+
+    def _close_epoch(self, accuracy: Accuracy) -> None:
+        """Record the epoch, and keep it in a checkpoint."""
+        parts, at, config = self.parts, self.at, self.config
+        at.history.append(self._record(accuracy))
+        log.info("%s", line(at.history[-1], config.optim.epochs))
+        at.next_epoch()
+        self.folder.write_history(at.history)
+        if parts.at_target and accuracy.top1 > at.best:
+            at.best = accuracy.top1
+            self._save(self.folder.best)
+        if at.epoch % config.run.checkpoint_interval == 0 or at.epoch == config.optim.epochs:
+            self._save(self.folder.last)
+        self._status("running")
+        self.stop.check()
+
+    def _record(self, accuracy: Accuracy) -> dict[str, Any]:
+        at, pruner = self.at, self.parts.pruner
+        loss, right, images = at.sums.tolist()
+        return {
+            "epoch": at.epoch,
+            "step": at.step,
+            "train_loss": loss / images,
+            "train_top1": 100 * right / images,
+            "eval_loss": accuracy.loss,
+            "eval_top1": accuracy.top1,
+            "eval_top5": accuracy.top5,
+            "lr": self.parts.optimizer.param_groups[0]["lr"],
+            "sparsity_requested": 0.0 if pruner is None else pruner.report().requested,
+            "sparsity_true": 0.0 if pruner is None else pruner.sparsity,
+            "seconds": at.seconds,
+            "images_per_second": images / at.seconds,
+        }
+
+    def _save(self, path: Path) -> None:
+        checkpoint.save(path, capture(self.parts, self.at))
+
+    def _status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
+        self.folder.write_status(state, exit_code, reason, self.at.epoch, self.at.step)

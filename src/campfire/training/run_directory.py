@@ -1,0 +1,102 @@
+"""The run directory: every file a run writes, and how (whole or not at all)."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from campfire.errors import UsageError
+
+FILES = (
+    *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
+    *("model.safetensors", "sparsity.json", "log.txt", "report.md"),
+)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, renamed to it when the block ends well."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    yield temporary
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class RunDirectory:
+    """A run's own directory.
+
+    =====================  =====================================================================
+    ``config.yaml``        the complete configuration; ``--config`` reads it
+    ``env.json``           command, versions, machine, seed
+    ``status.json``        running, done, diverged, preempted or failed; exit code, epoch, step
+    ``metrics.jsonl``      one record an epoch; ``summary.csv`` has the same as a table
+    ``summary.json``       the final numbers
+    ``last.pt``            the newest checkpoint; resume continues it
+    ``best.pt``            the checkpoint of the best top-1 among epochs at the target sparsity
+    ``model.safetensors``  the final weights, zeros included: an ordinary state dict
+    ``sparsity.json``      what was asked of each layer, and what is true
+    ``log.txt``            the log
+    ``report.md``          the report
+    =====================  =====================================================================
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.last, self.best = path / "last.pt", path / "best.pt"
+
+    def refuse_another_run(self) -> None:
+        """Raise `UsageError` where the directory holds a run, or is none."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"the output {self.path} is a file; give a directory")
+        if held := [name for name in FILES if (self.path / name).exists()]:
+            raise UsageError(
+                f"the output {self.path} holds another run ({', '.join(held[:3])}, ...); "
+                "continue it with --resume auto, replace it with --overwrite, or give another --output"
+            )
+
+    def clear(self) -> None:
+        """Delete the files of a run, and no others."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+            (self.path / f".{name}.tmp").unlink(missing_ok=True)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file, whole or not at all."""
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def write_history(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """``metrics.jsonl`` and ``summary.csv``: one record an epoch, always the whole history, so never one twice."""
+        self.write_text("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
+        table = io.StringIO()
+        writer = csv.DictWriter(table, records[0] if records else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        self.write_text("summary.csv", table.getvalue())
+
+    def write_status(self, state: str, exit_code: int | None, reason: str, epoch: int, step: int) -> None:
+        """``status.json``: launchers hide exit codes, so the run itself says how it went."""
+        self.write_json(
+            "status.json", {"state": state, "exit_code": exit_code, "reason": reason, "epoch": epoch, "step": step}
+        )
+
+
+def fresh(model: str, data: str) -> Path:
+    """``runs/<time>-<model>-<data>`` in the working directory, not yet there."""
+    words = [word.replace("/", "-").replace(":", "-") for word in (model, Path(data).name or "data")]
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{'-'.join(words)}"
+    free = (Path("runs") / (stem + suffix) for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    return next(path for path in free if not path.exists())

@@ -1,0 +1,97 @@
+"""The state of a run as one dictionary, and back: everything a bit-exact resume needs."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from campfire.config import differences
+from campfire.data import ImageData
+from campfire.errors import CampfireError, CheckpointError
+from campfire.training import checkpoint
+from campfire.training.build import Parts
+
+
+def _nothing() -> Tensor:
+    return torch.zeros(3, dtype=torch.float64)
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a run has come."""
+
+    epoch: int = 0
+    batch: int = 0  # batches done in the epoch
+    step: int = 0  # optimizer steps done
+    seconds: float = 0.0  # of training in the epoch
+    sums: Tensor = dataclasses.field(default_factory=_nothing)  # of loss, correct and images in the epoch
+    best: float = -1.0  # top-1 of ``best.pt``
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def next_epoch(self) -> None:
+        """Stand at the start of the next epoch."""
+        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, torch.zeros_like(self.sums)
+
+
+def capture(parts: Parts, position: Position) -> dict[str, Any]:
+    """Tensors, numbers, strings, and containers of them only, so that it loads with ``weights_only=True``."""
+    ema = parts.ema
+    return {
+        **{field.name: getattr(position, field.name) for field in dataclasses.fields(position)},
+        "images": _facts(parts.data),
+        "config": json.dumps(parts.config.model_dump(mode="json")),
+        "model": parts.model.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "scaler": parts.scaler.state_dict(),
+        "pruner": None if parts.pruner is None else parts.pruner.state_dict(),
+        "ema": None if ema is None else ema.module.state_dict(),
+        "averaged": 0 if ema is None else int(ema.n_averaged),
+        "rng": checkpoint.rng_state(),
+    }
+
+
+def _facts(images: ImageData) -> dict[str, Any]:
+    """What a model must know of the images it was made for."""
+    facts = {"classes": list(images.classes), "channels": images.channels, "image_size": images.image_size}
+    return {**facts, "mean": [float(m) for m in images.mean], "std": [float(s) for s in images.std]}
+
+
+def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_change: bool = False) -> Position:
+    """Put every part back to where it stood.
+
+    Raises:
+        CheckpointError: the checkpoint is of another configuration or model, or has values of the wrong types.
+    """
+    changed = differences(parts.config, checkpoint.config_of(saved, origin))
+    if changed and not allow_config_change:
+        raise CheckpointError(
+            f"{origin} was trained with another configuration: {'; '.join(changed)}. "
+            "Give --config of that run to go on as it was, or --allow-config-change"
+        )
+    try:
+        return _restore(parts, saved, origin)
+    except CampfireError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise CheckpointError(f"{origin} is damaged, or of another run ({type(error).__name__}: {error})") from None
+
+
+def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
+    position = Position(**{field.name: saved[field.name] for field in dataclasses.fields(Position)})
+    position.sums = position.sums.to(parts.device)
+    checkpoint.fill(parts.model, saved["model"], origin)
+    options = [{k: v for k, v in group.items() if k != "params"} for group in parts.optimizer.param_groups]
+    parts.optimizer.load_state_dict(saved["optimizer"])
+    for group, own in zip(parts.optimizer.param_groups, options, strict=True):
+        group.update(own)  # the configuration's, not the checkpoint's: they may differ with --allow-config-change
+    parts.scaler.load_state_dict(saved["scaler"])
+    if parts.pruner is not None and saved["pruner"] is not None:
+        parts.pruner.load_state_dict(saved["pruner"])
+    if parts.ema is not None:
+        checkpoint.fill(parts.ema.module, saved["ema"], origin)
+        parts.ema.n_averaged.fill_(saved["averaged"])
+    checkpoint.set_rng_state(saved["rng"])
+    return position
