@@ -24,8 +24,12 @@ class Stage(Protocol):
 class Host(Protocol):
     """The pruner as a method sees it."""
 
-    steps: int  # training steps done
     every: int  # steps between updates
+
+    @property
+    def steps(self) -> int:
+        """Training steps done."""
+        ...
 
     @property
     def stages(self) -> Sequence[Stage]:

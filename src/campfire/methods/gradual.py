@@ -17,7 +17,7 @@ class Gradual(Method):
     def after_step(self, pruner: Host, epoch: float) -> None:
         for stage in pruner.stages:
             target = stage.schedule(epoch)
-            if epoch < stage.schedule.start or target == stage.applied:
-                continue  # masks that hold their exact count and never revive cannot change at an unchanged target
+            if epoch < stage.schedule.start or (stage.applied is not None and target <= stage.applied):
+                continue  # masks that hold their exact count and never revive cannot change at a target that has not risen
             if pruner.steps % pruner.every == 0 or target >= stage.schedule.target:
                 pruner.update(stage, target)

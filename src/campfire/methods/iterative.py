@@ -41,6 +41,7 @@ class Iterative(Method):
                 target = stage.schedule(epoch)
                 layers = self._by_threshold(pruner.saliencies(stage), due - 1, target) if self.threshold else None
                 pruner.update(stage, target, layers)
+                stage.updates = due  # a jump over several epochs of the list is one pruning
 
     def _by_threshold(self, saliencies: dict[str, Tensor], rounds: int, cap: float) -> dict[str, float]:
         sparsity = {}

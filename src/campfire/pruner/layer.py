@@ -1,15 +1,20 @@
 """A layer under masks. The weight itself stays the user's ordinary Parameter."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
+from campfire.errors import CampfireError, UsageError
 from campfire.mask import Mask, view4
 from campfire.pruner.rules import Target
 from campfire.scores import Score
 from campfire.sparsity import LayerSparsity
 from campfire.structures import Structure
+from campfire.structures.base import Plan
 
 
 @dataclass(eq=False)
@@ -20,67 +25,149 @@ class PrunedLayer:
     structure: Structure
     score: Score
     requested: float = 0.0
-    mask: Mask | None = None
+    kept: int = -1
+    _mask: Mask | None = None
     _factor: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.mask = None
 
     @property
     def weight(self) -> Tensor:
         return self.target.module.weight
 
     @property
-    def keep(self) -> Tensor:
-        """bool [K, C, R, S]; everything, before the first update."""
-        if self.mask is not None:
-            return self.mask.keep
-        return torch.ones(self.target.shape, dtype=torch.bool, device=self.weight.device)
+    def mask(self) -> Mask | None:
+        """The mask, on the weight's device; None while nothing is dead."""
+        mask, device = self._mask, self.weight.device
+        if mask is not None and mask.keep.device != device:
+            self._mask = mask = Mask(mask.keep.to(device), {k: v.to(device) for k, v in mask.plan.items()})
+        return mask
+
+    @mask.setter
+    def mask(self, mask: Mask | None) -> None:
+        self._mask, self._factor = mask, None
+        self.kept = self.weight.numel() if mask is None else int(mask.keep.count_nonzero())
 
     @property
-    def kept(self) -> int:
-        return self.weight.numel() if self.mask is None else int(self.mask.keep.count_nonzero())
+    def keep(self) -> Tensor:
+        """bool [K, C, R, S]; everything, before the first update."""
+        if (mask := self.mask) is not None:
+            return mask.keep
+        return torch.ones(self.target.shape, dtype=torch.bool, device=self.weight.device)
 
-    def set(self, mask: Mask) -> None:
-        """Take a new mask."""
-        self.mask, self._factor = mask, None
-
-    def factor(self, like: Tensor | None = None) -> Tensor | None:
+    def factor(self) -> Tensor | None:
         """The mask as 0.0 and 1.0 with the weight's dtype, device and memory format; None while nothing is dead.
 
         Multiplying by floats is what the CPU library does fast: about 40 times faster than by bools.
         """
-        if self.mask is None:
+        if self._mask is None:
             return None
-        like = self.weight if like is None else like
-        cached = self._factor
-        if cached is None or cached.dtype != like.dtype or cached.device != like.device:
-            self._factor = cached = torch.empty_like(like.detach()).copy_(self.mask.keep.view(like.shape))
+        like, cached = self.weight, self._factor
+        if cached is None or _kind(cached) != _kind(like):
+            self._factor = cached = torch.empty_like(like.detach()).copy_(self._mask.keep.view(like.shape))
         return cached
 
     def importance(self) -> Tensor:
         """The score of every weight, float32 [K, C, R, S]."""
-        weight, grad = view4(self.weight.detach()), self.weight.grad
-        return self.score(weight, None if grad is None else view4(grad)).float()
+        weight, grad = self.weight.detach().float(), self.weight.grad
+        score = self.score(view4(weight), None if grad is None else view4(grad.detach().float())).float()
+        if tuple(score.shape) != self.target.shape:
+            raise UsageError(
+                f"a score has the shape of its weight; for layer {self.target.name!r} {self.target.shape} "
+                f"it returned {tuple(score.shape)}"
+            )
+        return score
 
-    def zero_dead(self, grad: Tensor) -> Tensor | None:
-        """The gradient with zeros where the weight is dead; a hook on the weight."""
-        factor = self.factor(grad)
+    def tighten(self, structure: Structure, plans: dict[str, Plan], goal: float) -> bool:
+        """Make the mask anew for the requested sparsity, inside the previous one; whether it changed.
+
+        Args:
+            plans: the phase's plans by layer; this layer's is made here, for the final sparsity ``goal``, if it is not there.
+        """
+        name, self.structure = self.target.name, structure
+        count = structure.count(self.target.shape, self.requested)
+        if count >= self.kept:
+            return False
+        if count == 0:
+            raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({self.requested:.4f})")
+        score, alive = self.importance(), self.keep
+        if name not in plans:
+            plans[name] = structure.plan(score * alive, goal)
+        plan = {k: v.to(alive.device) for k, v in plans[name].items()}
+        self.mask = Mask(structure.project(score, count, plan, alive), plan)
+        return True
+
+    def hook(self) -> RemovableHandle:
+        """From now on gradients are zero where the weight is dead, as they arrive; also once a frozen weight trains again."""
+        weight = self.weight
+        trains = weight.requires_grad
+        handle = weight.requires_grad_(True).register_hook(self._masked)
+        weight.requires_grad_(trains)
+        return handle
+
+    def _masked(self, grad: Tensor) -> Tensor | None:
+        factor = self.factor()
         return None if factor is None else grad * factor
 
     def report(self) -> LayerSparsity:
         """What was asked and what is true."""
-        keep, t = self.keep, self.target
-        kept = int(keep.count_nonzero())
+        t, keep, weights = self.target, self.keep, self.weight.numel()
         return LayerSparsity(
             name=t.name,
             shape=t.shape,
             structure=str(self.structure),
             requested=self.requested,
-            true=1 - kept / keep.numel(),
+            true=1 - self.kept / weights,
             kept_kernels=int(keep.flatten(2).any(2).count_nonzero()),
             kernels=t.shape[0] * t.shape[1],
-            kept_weights=kept,
-            weights=keep.numel(),
+            kept_weights=self.kept,
+            weights=weights,
             conv=t.conv,
         )
+
+
+def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
+    """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
+    optimizers = list(optimizers)
+    tensors: list[Tensor] = []
+    factors: list[Tensor] = []
+    for layer in layers:
+        if (factor := layer.factor()) is None:
+            continue
+        weight = layer.weight
+        mine = [weight] if weight.grad is None or not grads else [weight, weight.grad]
+        for optimizer in optimizers:
+            state = optimizer.state.get(weight, {}).values()
+            mine += (v for v in state if torch.is_tensor(v) and v.shape == weight.shape)
+        tensors += (t.detach() for t in mine)
+        factors += [factor] * len(mine)
+    if tensors:
+        torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def zero_where_dead_(model: nn.Module, masks: Mapping[str, Mask]) -> None:
+    """Zero another model's weights under these masks; raise `UsageError` where it has no such layer."""
+    modules = dict(model.named_modules())
+    for name, mask in masks.items():
+        weight = getattr(modules.get(name), "weight", None)
+        if not isinstance(weight, Tensor) or view4(weight).shape != mask.keep.shape:
+            raise UsageError(f"the other model has no layer {name!r} with a weight of {tuple(mask.keep.shape)}")
+        weight.mul_(mask.keep.view(weight.shape).to(weight))
+
+
+def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:
+    """The layers with outputs that no weight reaches, where the structure does not mean it; and how many there are."""
+    lost = {}
+    for layer in layers:
+        outputs = layer.keep.flatten(1).any(1)
+        if not layer.structure.drops_outputs and (dead := int((~outputs).count_nonzero())):
+            lost[layer.target.name] = f"{layer.target.name} ({dead} of {outputs.numel()})"
+    return lost
+
+
+def _kind(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.device, tensor.stride()
 
 
 def for_layer(score: Score, name: str) -> Score:

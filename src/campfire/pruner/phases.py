@@ -4,11 +4,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from campfire.errors import UsageError
-from campfire.pruner.rules import Rules
+import torch
+
+from campfire.errors import DoesNotFit, UsageError
+from campfire.mask import Mask
+from campfire.pruner.rules import Refused, Rules, Target, resolve
 from campfire.schedules import Era, Schedule
 from campfire.structures import Structure
-from campfire.structures.base import Plan
+from campfire.structures.base import Plan, Shape
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Stage:
         """The layer's sparsity when the schedule stands at ``target``."""
         final = self.schedule.target
         return self.goals[layer] if target >= final else self.goals[layer] * target / final
+
+    def done(self, epoch: float) -> bool:
+        """Whether the era is over and its target was applied: the phase changes nothing any more."""
+        return self.schedule.over(epoch) and self.applied == self.schedule.target
 
 
 def inter_epoch(start: float, length: float, target: float, share: float = 0.5, power: float = 3.0) -> list[Phase]:
@@ -64,13 +71,59 @@ def inter_epoch(start: float, length: float, target: float, share: float = 0.5, 
     ]
 
 
-def check_order(phases: Sequence[Phase]) -> None:
-    """Raise `UsageError` where a phase starts before the one in front of it has ended."""
-    if not phases:
-        raise UsageError("a pruner needs one phase or more")
+def phases_of(rules: Rules | Sequence[Phase], schedule: Schedule | None) -> list[Phase]:
+    """One phase, or the given ones; raise `UsageError` where they do not follow each other."""
+    if isinstance(rules, Sequence) and not isinstance(rules, str):
+        if schedule is not None:
+            raise UsageError("a list of phases carries its own schedules; leave schedule out")
+        phases = list(rules)
+    else:
+        phases = [Phase(rules, _wanted(schedule))]
+    if not phases or not all(isinstance(p, Phase) for p in phases):
+        raise UsageError(f"a list of rules is a list of one Phase or more; got {rules!r}")
     for before, after in itertools.pairwise(phases):
         if after.schedule.start <= before.schedule.end:
             raise UsageError(
-                f"a phase starts at epoch {after.schedule.start}, and the one before it ends at {before.schedule.end}; "
-                "phases follow each other"
+                f"a phase starts at epoch {after.schedule.start:g}, and the one before it ends at "
+                f"{before.schedule.end:g}; phases follow each other"
             )
+    return phases
+
+
+def _wanted(schedule: Schedule | None) -> Schedule:
+    if not isinstance(schedule, Schedule):
+        raise UsageError(
+            f"a pruner needs a schedule, for instance Era(start=30, length=20, target=0.7); got {schedule!r}"
+        )
+    return schedule
+
+
+def bind(phases: Sequence[Phase], found: Sequence[Target], refused: Sequence[Refused]) -> list[Stage]:
+    """The phases on the layers of a model.
+
+    Raises:
+        UsageError: a rule matches nothing.
+        DoesNotFit: a phase cannot go on from the masks that an earlier one leaves.
+    """
+    stages = [Stage(p.schedule, *resolve(found, p.rules, refused)) for p in phases]
+    shapes = {t.name: t.shape for t in found}
+    tried = set()
+    for name in shapes:
+        on_it = [s for s in stages if name in s.structures]
+        for before, after in itertools.pairwise(on_it):
+            trial = (before.structures[name], before.schedule.target, after.structures[name], shapes[name])
+            if trial not in tried and (reasons := _why_not_after(*trial, after.schedule.target)):
+                first, then = str(trial[0]), str(trial[2])
+                raise DoesNotFit(f"a phase of {then!r}", f"layer {name!r} after a phase of {first!r}", reasons)
+            tried.add(trial)
+    return stages
+
+
+def _why_not_after(first: Structure, target: float, then: Structure, shape: Shape, goal: float) -> list[str]:
+    """Whether a mask of one structure is a legal start for the next, tried on random scores."""
+    if first == then:
+        return []
+    score = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    alive = torch.ones(shape, dtype=torch.bool)
+    keep = first.project(score, first.count(shape, target), first.plan(score, target), alive)
+    return then.why_invalid(Mask(keep, then.plan(score * keep, goal)))

@@ -7,21 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from campfire import allocations, methods, scores
+from campfire import methods, scores
 from campfire.allocations import Allocation
 from campfire.errors import CampfireError, DoesNotFit, LostOutputs, NoEffect, UsageError
-from campfire.mask import Mask, view4
+from campfire.mask import Mask
 from campfire.methods import Method
-from campfire.pruner import state
-from campfire.pruner.layer import PrunedLayer, for_layer
-from campfire.pruner.phases import Phase, Stage, check_order
-from campfire.pruner.rules import Rules, bare, resolve, targets
+from campfire.pruner import sharing, state
+from campfire.pruner.binding import Binding
+from campfire.pruner.clock import Clock
+from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs, zero_dead_, zero_where_dead_
+from campfire.pruner.listing import report_of
+from campfire.pruner.phases import Phase, Stage, bind, phases_of
+from campfire.pruner.ranks import check_ranks
+from campfire.pruner.rules import Rules, bare, targets
 from campfire.schedules import Schedule
 from campfire.scores import Score
-from campfire.sparsity import LayerSparsity, SparsityReport
-from campfire.structures import Structure
+from campfire.sparsity import SparsityReport
 
 
 class Pruner:
@@ -70,46 +72,53 @@ class Pruner:
     ):
         if every < 1:
             raise UsageError(f"every is a number of steps, 1 or more; got {every}")
-        phases = _phases(rules, schedule)
+        phases = phases_of(rules, schedule)
         self.method = methods.named(method) if isinstance(method, str) else method
         for phase in phases:
             if reasons := self.method.why_not(phase.schedule):
                 raise DoesNotFit(f"method {str(self.method)!r}", "this schedule", reasons)
             if phase.schedule.target == 0:
                 warnings.warn("a schedule with target 0 removes nothing", NoEffect, stacklevel=2)
-        self.model, self.every, self.seed, self.steps = bare(model), every, seed, 0
-        self._allocate = _allocation(allocation)
-        found, self._refused = targets(self.model)
-        self._targets = {t.name: t for t in found}
-        self.stages = [Stage(p.schedule, *resolve(found, p.rules)) for p in phases]
-        base = scores.named(score, seed) if isinstance(score, str) else score
+        self.model, self.every = bare(model), every
+        found, refused = targets(self.model)
+        self.stages = bind(phases, found, refused)
+        self._dense = {**self.stages[0].dense, **{r.name: r.reason for r in refused}}
+        score = scores.named(score, seed) if isinstance(score, str) else score
         self.layers = {
-            t.name: PrunedLayer(t, structure, for_layer(base, t.name))
+            t.name: PrunedLayer(t, structure, for_layer(score, t.name))
             for t in found
             if (structure := next((s.structures[t.name] for s in self.stages if t.name in s.structures), None))
         }
-        self._optimizers: list[Optimizer] = []
-        self._handles: list[RemovableHandle] = []
-        self._steps_per_epoch = 1
-        self._origin = (0.0, 0)  # the epoch at which the clock was set, and the step then
-        self._verified = False
+        self._settings = {"score": _spelled(score), "allocation": _spelled(allocation), "every": every}
+        self._allocate = sharing.allocation_of(allocation, self.stages, self.layers)
+        self._clock = Clock()
+        self._binding: Binding | None = None
+        self._verified = 0  # eras
         self._warned: set[str] = set()
 
     # --- the clock -----------------------------------------------------------------------------------------------
 
     @property
+    def steps(self) -> int:
+        """Training steps done."""
+        return self._clock.steps
+
+    @property
     def epoch(self) -> float:
         """Epochs trained: a float that moves with every optimizer step."""
-        return self._origin[0] + (self.steps - self._origin[1]) / self._steps_per_epoch
+        return self._clock.epoch
 
     def set_epoch(self, epoch: float) -> None:
         """Set the clock, for loops whose epochs have no fixed number of steps; call it at the start of each epoch."""
-        self._origin = (float(epoch), self.steps)
+        self._clock.set(epoch)
 
     @property
     def frozen(self) -> bool:
         """Whether every era is over: masks never change again."""
-        return all(s.schedule.over(self.epoch) and s.applied == s.schedule.target for s in self.stages)
+        return self._done() == len(self.stages)
+
+    def _done(self) -> int:
+        return sum(s.done(self.epoch) for s in self.stages)
 
     # --- binding to an optimizer -----------------------------------------------------------------------------------
 
@@ -125,68 +134,42 @@ class Pruner:
         Raises:
             UsageError: it is attached already, or no optimizer holds a pruned weight.
         """
-        if self._handles:
+        if self._binding is not None:
             raise UsageError("this pruner is attached already; call detach() first")
-        if steps_per_epoch < 1:
-            raise UsageError(f"steps_per_epoch is the number of optimizer steps in an epoch; got {steps_per_epoch}")
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-        held = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
-        if not any(id(layer.weight) in held for layer in self.layers.values()):
-            raise UsageError("no pruned weight is in the optimizer; build it from this model's parameters()")
-        self._optimizers, self._steps_per_epoch = optimizers, steps_per_epoch
-        for layer in self.layers.values():
-            if layer.weight.requires_grad:
-                self._handles.append(layer.weight.register_hook(layer.zero_dead))
-        for o in optimizers:
-            self._handles.append(o.register_step_post_hook(self._after_step))
-        self._handles.append(optimizers[0].register_step_pre_hook(self._before_step))
+        self._clock.pace(steps_per_epoch)
+        self._binding = Binding(self.layers.values(), optimizer, self._before_step, self._after_step)
         return self
 
     def detach(self) -> None:
         """Take every hook off again; masks stay as they are."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._optimizers = [], []
+        if self._binding is not None:
+            self._binding.release()
+        self._binding = None
 
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def _before_step(self) -> None:
         self.method.before_step(self, self.epoch)
 
-    @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if optimizer is self._optimizers[0] and not _skipped(optimizer):
-            self.method.after_step(self, self.epoch)
-            self.steps += 1
-        self.reapply(optimizer)
-        if self.frozen and not self._verified:
+    def _after_step(self) -> None:
+        self.method.after_step(self, self.epoch)
+        self._clock.steps += 1
+        if self._done() > self._verified:
             self.verify()
 
-    @torch.no_grad()
-    def reapply(self, optimizer: Optimizer | None = None) -> None:
-        """Zero the dead weights, and their optimizer state: a masked gradient alone lets momentum revive them."""
-        tensors: list[Tensor] = []
-        factors: list[Tensor] = []
-        for layer in self.layers.values():
-            weight, factor = layer.weight, layer.factor()
-            if factor is None:
-                continue
-            own = optimizer.state.get(weight, {}) if optimizer is not None else {}
-            for tensor in [weight, *(v for v in own.values() if torch.is_tensor(v) and v.shape == weight.shape)]:
-                tensors.append(tensor)
-                factors.append(factor)
-        if tensors:
-            torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
+    def reapply(self, optimizer: Optimizer) -> None:
+        """Zero the dead weights, and their state in an optimizer: a masked gradient alone lets momentum revive them."""
+        zero_dead_(self.layers.values(), [optimizer])
 
     @torch.no_grad()
     def apply(self, model: nn.Module | None = None) -> None:
-        """Zero the dead weights of the model, or of another one with the same layers (an average, a copy)."""
+        """Zero the dead weights of the model, or of another one with the same layers (an average, a copy).
+
+        Raises:
+            UsageError: the other model has no such layer.
+        """
         if model is None:
-            self.reapply(None)
-            return
-        other = bare(model)
-        for name, layer in self.layers.items():
-            weight = other.get_submodule(name).weight
-            if layer.mask is not None and isinstance(weight, Tensor):
-                weight.mul_(layer.mask.keep.view(weight.shape).to(weight))
+            zero_dead_(self.layers.values())
+        else:
+            zero_where_dead_(bare(model), self.masks)
 
     def penalty(self) -> Tensor | float:
         """The method's term for the loss; 0.0 where it has none."""
@@ -197,7 +180,7 @@ class Pruner:
     @property
     def masks(self) -> dict[str, Mask]:
         """The mask of every layer in which something is dead."""
-        return {name: layer.mask for name, layer in self.layers.items() if layer.mask is not None}
+        return {name: mask for name, layer in self.layers.items() if (mask := layer.mask) is not None}
 
     @property
     def sparsity(self) -> float:
@@ -208,80 +191,45 @@ class Pruner:
     def update(self, stage: Stage, target: float, layers: Mapping[str, float] | None = None) -> None:
         """Tighten the masks of a phase to the schedule's ``target``; methods call this.
 
+        What dies goes at once: weights, gradients, and state in every optimizer.
+
         Args:
             layers: a sparsity for each layer, instead of the allocation's share of the target.
         """
-        if not stage.goals:
-            shapes = {n: self.layers[n].target.shape for n in stage.structures}
-            stage.goals = self._allocate(shapes, stage.schedule.target, lambda: _numpy(self.saliencies(stage)))
+        stage.goals = stage.goals or sharing.goals(self._allocate, stage, self.layers)
         changed = []
         for name, structure in stage.structures.items():
             layer = self.layers[name]
-            layer.structure = structure
             layer.requested = stage.target_of(name, target) if layers is None else layers[name]
-            if self._tighten(layer, structure, stage):
-                changed.append(name)
+            goal = stage.goals[name] if layers is None else stage.schedule.target
+            if layer.tighten(structure, stage.plans, goal):
+                changed.append(layer)
         stage.applied, stage.updates = target, stage.updates + 1
-        self._check_losses(changed)
-
-    def _tighten(self, layer: PrunedLayer, structure: Structure, stage: Stage) -> bool:
-        name, alive = layer.target.name, layer.keep
-        count = structure.count(layer.target.shape, layer.requested)
-        if count >= int(alive.count_nonzero()):
-            return False
-        score = layer.importance()
-        if name not in stage.plans:
-            stage.plans[name] = structure.plan(score * alive, stage.goals[name])
-        plan = stage.plans[name]
-        layer.set(Mask(structure.project(score, count, plan, alive), plan))
-        return True
+        zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
+        if lost := lost_outputs(x for x in changed if x.target.name not in self._warned):
+            self._warned |= set(lost)
+            warnings.warn(f"outputs without a living weight: {', '.join(lost.values())}", LostOutputs, stacklevel=2)
 
     def saliencies(self, stage: Stage) -> dict[str, Tensor]:
         """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead."""
-        layers = ((n, s, self.layers[n]) for n, s in stage.structures.items())
-        return {n: s.saliency(x.importance() * x.keep).flatten() for n, s, x in layers}
-
-    def _check_losses(self, changed: list[str]) -> None:
-        """Warn once for each layer that loses an output."""
-        lost = {}
-        for name in changed:
-            layer = self.layers[name]
-            dead = int((~layer.keep.flatten(1).any(1)).sum())
-            if dead == layer.target.shape[0]:
-                raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({layer.requested:.4f})")
-            if dead and name not in self._warned and not layer.structure.drops_outputs:
-                lost[name] = dead
-        if lost:
-            self._warned |= set(lost)
-            listed = ", ".join(f"{n} ({dead} of {self.layers[n].target.shape[0]})" for n, dead in lost.items())
-            warnings.warn(f"outputs without a living weight: {listed}", LostOutputs, stacklevel=2)
+        return sharing.saliencies(stage, self.layers)
 
     def verify(self) -> None:
-        """Check that every mask is legal and, under `torch.distributed`, equal on all ranks.
+        """Check that every mask is legal and, under `torch.distributed`, equal on all ranks (all of them must call it).
 
         Raises:
             CampfireError: naming the layer.
         """
-        for name, layer in self.layers.items():
-            if layer.mask is not None and (reasons := layer.structure.why_invalid(layer.mask)):
-                raise CampfireError(f"the mask of layer {name!r} is no {str(layer.structure)!r}: {'; '.join(reasons)}")
-        state.check_ranks(self.masks)
-        self._verified = self.frozen
+        for name, mask in self.masks.items():
+            structure = self.layers[name].structure
+            if reasons := structure.why_invalid(mask):
+                raise CampfireError(f"the mask of layer {name!r} is no {str(structure)!r}: {'; '.join(reasons)}")
+        check_ranks(self.masks)
+        self._verified = self._done()
 
     def report(self) -> SparsityReport:
         """What was asked and what is true, layer by layer."""
-        rows = []
-        for name, module in self.model.named_modules():
-            if name in self.layers:
-                rows.append(self.layers[name].report())
-            elif name in self._targets:
-                t = self._targets[name]
-                rows.append(LayerSparsity.dense(name, t.shape, self.stages[0].dense[name], t.conv))
-            elif name in self._refused and isinstance(weight := getattr(module, "weight", None), Tensor):
-                shape, conv = tuple(view4(weight).shape), isinstance(module, nn.Conv2d)
-                rows.append(LayerSparsity.dense(name, shape, self._refused[name], conv))
-        covered = sum(r.weights for r in rows)
-        return SparsityReport(rows, other=max(0, sum(p.numel() for p in self.model.parameters()) - covered))
+        return report_of(self.model, self.layers, self._dense)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -290,41 +238,18 @@ class Pruner:
         return state.state_of(self)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Continue where a pruner of the same model and rules stood.
+        """Continue where a pruner of the same model and rules stood; before or after the model's weights, or `attach`.
+
+        Under `torch.distributed` all ranks must call it.
 
         Raises:
-            CheckpointError: the state is damaged, or of another model, rule set or schedule; the differences are named.
+            CheckpointError: the state is damaged, or of another model, rule set or schedule; the differences are named,
+                and nothing has changed.
         """
         state.load_into(self, saved)
-        self._verified = False
-        self.verify()
         self.apply()
+        self.verify()
 
 
-def _phases(rules: Rules | Sequence[Phase], schedule: Schedule | None) -> list[Phase]:
-    if isinstance(rules, Sequence) and not isinstance(rules, str):
-        if schedule is not None:
-            raise UsageError("a list of phases carries its own schedules; leave schedule out")
-        phases = list(rules)
-    elif schedule is None:
-        raise UsageError("a pruner needs a schedule, for instance Era(start=30, length=20, target=0.7)")
-    else:
-        phases = [Phase(rules, schedule)]
-    check_order(phases)
-    return phases
-
-
-def _allocation(given: str | Allocation | Mapping[str, float]) -> Allocation:
-    if isinstance(given, str):
-        return allocations.named(given)
-    return allocations.given(given) if isinstance(given, Mapping) else given
-
-
-def _skipped(optimizer: Optimizer) -> bool:
-    """Whether GradScaler let a fused optimizer run into an infinity: its kernel then changes nothing."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found.item() > 0)
-
-
-def _numpy(saliencies: dict[str, Tensor]) -> dict[str, Any]:
-    return {name: s.cpu().numpy() for name, s in saliencies.items()}
+def _spelled(part: Any) -> str:
+    return part if isinstance(part, str) else getattr(part, "__qualname__", None) or repr(part)

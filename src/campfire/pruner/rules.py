@@ -3,10 +3,11 @@
 import fnmatch
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
 from torch.optim.swa_utils import AveragedModel
@@ -28,10 +29,20 @@ class Target:
     module: nn.Conv2d | nn.Linear
     shape: Shape
     groups: int
+    first: bool = False  # the first convolution of the model
 
     @property
     def conv(self) -> bool:
         return isinstance(self.module, nn.Conv2d)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A layer whose weight cannot be pruned, and why."""
+
+    name: str
+    module: nn.Module
+    reason: str
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -45,29 +56,35 @@ def bare(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def targets(model: nn.Module) -> tuple[list[Target], dict[str, str]]:
-    """Every convolution and linear layer with a weight of its own; and the others by name, each with the reason."""
+def targets(model: nn.Module) -> tuple[list[Target], list[Refused]]:
+    """Every 2-D convolution and linear layer with a weight of its own; and the layers that cannot be pruned."""
     found: list[Target] = []
-    refused: dict[str, str] = {}
+    refused: list[Refused] = []
     owner: dict[int, str] = {}
-    for name, module in bare(model).named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue
+    layers = [(n, m) for n, m in bare(model).named_modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    first = next((m for _, m in layers if isinstance(m, nn.Conv2d)), None)
+    for name, module in layers:
         weight = module._parameters.get("weight")
-        if weight is None:
-            refused[name] = "its weight is computed (a parametrization, or torch.nn.utils.prune: remove it first)"
-        elif isinstance(weight, UninitializedParameter):
-            refused[name] = "its weight has no shape yet: run one batch through the model first"
+        if isinstance(weight, UninitializedParameter):
+            reason = "its weight had no shape yet: run one batch through the model before making the pruner"
+        elif not isinstance(module, (nn.Conv2d, nn.Linear)):
+            reason = f"it is a {type(module).__name__}: structures are for Conv2d and Linear"
+        elif weight is None:
+            reason = "its weight is computed (a parametrization, or torch.nn.utils.prune: remove it first)"
         elif id(weight) in owner:
-            refused[name] = f"it shares its weight with {owner[id(weight)]}"
+            reason = f"it shares its weight with {owner[id(weight)]}"
         else:
             owner[id(weight)] = name
             groups = module.groups if isinstance(module, nn.Conv2d) else 1
-            found.append(Target(name, module, tuple(view4(weight).shape), groups))
+            found.append(Target(name, module, tuple(view4(weight).shape), groups, module is first))
+            continue
+        refused.append(Refused(name, module, reason))
     return found, refused
 
 
-def resolve(found: list[Target], rules: Rules) -> tuple[dict[str, Structure], dict[str, str]]:
+def resolve(
+    found: Sequence[Target], rules: Rules, refused: Sequence[Refused] = ()
+) -> tuple[dict[str, Structure], dict[str, str]]:
     """The structure of each pruned layer and the reason of each dense one; the first matching rule wins.
 
     A single structure is laid on its default scope: convolutions with groups = 1 except the first, or, for the
@@ -79,31 +96,34 @@ def resolve(found: list[Target], rules: Rules) -> tuple[dict[str, Structure], di
         DoesNotFit: a layer is named in full, and the structure does not fit it.
     """
     if isinstance(rules, (str, Structure)):
-        structure = named(rules) if isinstance(rules, str) else rules
-        asked = {t.name: (structure, False) for t in found if not _outside(structure, t, found)}
-        dense = {t.name: reason for t in found if (reason := _outside(structure, t, found))}
+        structure = _structure(rules)
+        dense = {t.name: reason for t in found if (reason := _outside(structure, t))}
+        asked = {t.name: structure for t in found if t.name not in dense}
+    elif isinstance(rules, Mapping):
+        asked, dense = _by_rule(found, rules, refused)
     else:
-        asked, dense = _by_rule(found, rules)
+        raise UsageError(f"rules are a structure, a mapping from layers to structures, or phases; got {rules!r}")
     chosen: dict[str, Structure] = {}
-    for target in found:
-        if target.name not in asked:
-            continue
-        structure, by_name = asked[target.name]
-        if by_name:
-            require(structure, target.shape, f"layer {target.name!r} of shape {target.shape}", target.groups)
+    for target in (t for t in found if t.name in asked):
+        structure = asked[target.name]
         if reasons := structure.why_not(target.shape, target.groups):
-            dense[target.name] = "; ".join(reasons)
+            dense[target.name] = f"{str(structure)!r} does not fit: {'; '.join(reasons)}"
         else:
             chosen[target.name] = structure
     if not chosen:
-        listed = "".join(f"\n  - {name}: {reason}" for name, reason in dense.items())
-        raise UsageError(
-            f"nothing would be pruned: no layer fits{listed or ' (the model has no convolution or linear layer)'}"
-        )
-    return chosen, dense
+        reasons = {**dense, **{r.name: r.reason for r in refused}}
+        listed = _listed(reasons.items()) or " (the model has no convolution or linear layer)"
+        raise UsageError(f"nothing would be pruned: no layer fits{listed}")
+    return chosen, {t.name: dense[t.name] for t in found if t.name in dense}
 
 
-def _outside(structure: Structure, target: Target, found: list[Target]) -> str:
+def _structure(given: Structure | str) -> Structure:
+    if not isinstance(given, (str, Structure)):
+        raise UsageError(f"a rule gives a structure, its name, or None; got {given!r}")
+    return named(given) if isinstance(given, str) else given
+
+
+def _outside(structure: Structure, target: Target) -> str:
     """Why the layer is outside the default scope; "" when it is inside."""
     if structure.scope == "linear":
         return "a convolution; this structure's default scope is linear layers" if target.conv else ""
@@ -111,44 +131,66 @@ def _outside(structure: Structure, target: Target, found: list[Target]) -> str:
         return "a linear layer; the default scope is convolutions"
     if target.groups > 1:
         return f"it has {target.groups} groups; the default scope is convolutions with groups = 1"
-    first = next(t.name for t in found if t.conv)
-    return "the first convolution" if target.name == first else ""
+    return "the first convolution" if target.first else ""
 
 
 def _by_rule(
-    found: list[Target], rules: Mapping[Selector, Structure | str | None]
-) -> tuple[dict[str, tuple[Structure, bool]], dict[str, str]]:
-    asked: dict[str, tuple[Structure, bool]] = {}
+    found: Sequence[Target], rules: Mapping[Selector, Structure | str | None], refused: Sequence[Refused]
+) -> tuple[dict[str, Structure], dict[str, str]]:
+    asked: dict[str, Structure] = {}
     dense = {t.name: "no rule matches it" for t in found}
-    free = {t.name for t in found}
-    for selector, structure in rules.items():
+    free = {t.name: t for t in found}
+    for selector, given in rules.items():
         matched = [t.name for t in found if _matches(selector, t)]
         if not matched:
-            names = ", ".join(t.name for t in found[:8]) + (", ..." if len(found) > 8 else "")
-            raise UsageError(f"rule {selector!r} matches no convolution or linear layer; the layers are {names}")
-        if not free & set(matched):
-            message = f"rule {selector!r} has no effect: earlier rules take all the layers it matches"
-            warnings.warn(message, NoEffect, stacklevel=5)
-        for name in matched:
-            if name not in free:
-                continue
-            if structure is None or structure == "dense":
-                dense[name] = "a rule leaves it dense"
-            else:
-                asked[name] = (named(structure) if isinstance(structure, str) else structure, selector == name)
-                del dense[name]
-        free -= set(matched)
+            raise _no_match(selector, found, [r for r in refused if _matches(selector, r)])
+        taken = [free.pop(name) for name in matched if name in free]
+        if not taken:
+            _no_effect(selector, "earlier rules take all the layers it matches")
+        if given is None or given == "dense":
+            dense |= {t.name: "a rule leaves it dense" for t in taken}
+            continue
+        structure = _structure(given)
+        for t in taken:
+            if selector == t.name:
+                require(structure, t.shape, f"layer {t.name!r} of shape {t.shape}", t.groups)
+        if taken and all(structure.why_not(t.shape, t.groups) for t in taken):
+            _no_effect(selector, f"{str(structure)!r} fits none of its layers")
+        asked |= {t.name: structure for t in taken}
+        dense = {name: reason for name, reason in dense.items() if name not in asked}
     return asked, dense
 
 
-def _matches(selector: Selector, target: Target) -> bool:
+def _matches(selector: Selector, layer: Target | Refused) -> bool:
     if isinstance(selector, type):
-        return isinstance(target.module, selector)
+        return isinstance(layer.module, selector)
+    if callable(selector):
+        return bool(selector(layer.name, layer.module))
     if not isinstance(selector, str):
-        return bool(selector(target.name, target.module))
-    if selector.startswith("re:"):
-        try:
-            return re.search(selector[3:], target.name) is not None
-        except re.error as error:
-            raise UsageError(f"rule {selector!r} is not a regular expression: {error}") from None
-    return fnmatch.fnmatchcase(target.name, selector)
+        raise UsageError(f"a rule names layers by a glob, 're:...', a module type or a function; got {selector!r}")
+    if not selector.startswith("re:"):
+        return fnmatch.fnmatchcase(layer.name, selector)
+    try:
+        return re.search(selector[3:], layer.name) is not None
+    except re.error as error:
+        raise UsageError(f"rule {selector!r} is not a regular expression: {error}") from None
+
+
+def _no_match(selector: Selector, found: Sequence[Target], refused: Sequence[Refused]) -> UsageError:
+    rule = f"rule {_spelled(selector)} matches"
+    if refused:
+        return UsageError(f"{rule} only layers that cannot be pruned:{_listed((r.name, r.reason) for r in refused)}")
+    names = ", ".join(t.name for t in found[:8]) + ", ..." * (len(found) > 8)
+    return UsageError(f"{rule} no convolution or linear layer; the layers are {names}")
+
+
+def _no_effect(selector: Selector, why: str) -> None:
+    warnings.warn(f"rule {_spelled(selector)} has no effect: {why}", NoEffect, stacklevel=5)
+
+
+def _spelled(selector: Selector) -> str:
+    return repr(selector) if isinstance(selector, str) else getattr(selector, "__name__", repr(selector))
+
+
+def _listed(reasons: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"\n  - {name}: {reason}" for name, reason in reasons)

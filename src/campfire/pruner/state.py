@@ -1,26 +1,74 @@
 """The state of a pruner as plain values and bit masks, and back; nothing is believed unchecked."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch.distributed as dist
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from campfire.errors import CampfireError, CheckpointError
 from campfire.mask import Mask, pack_bits, unpack_bits
+from campfire.pruner.clock import Clock
+from campfire.structures import Structure
+from campfire.structures.base import Plan, Shape
 
 if TYPE_CHECKING:
     from campfire.pruner.pruner import Pruner
 
 VERSION = 1
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+class _ClockForm(_Form):
+    steps: Count
+    steps_per_epoch: Annotated[int, Field(ge=1)]
+    epoch_then: Annotated[float, Field(ge=0)]
+    steps_then: Count
+
+
+class _StageForm(_Form):
+    schedule: dict[str, Any]
+    structures: dict[str, str]
+    goals: dict[str, Sparsity]
+    plans: dict[str, dict[str, Tensor]]
+    applied: Sparsity | None
+    updates: Count
+
+
+class _LayerForm(_Form):
+    shape: list[int]
+    structure: str
+    requested: Sparsity
+    bits: Tensor | None
+
+
+class _MethodForm(_Form):
+    name: str
+    state: dict[str, Any]
+
+
+class _StateForm(_Form):
+    version: int
+    settings: dict[str, Any]
+    clock: _ClockForm
+    stages: list[_StageForm]
+    layers: dict[str, _LayerForm]
+    method: _MethodForm
 
 
 def state_of(pruner: "Pruner") -> dict[str, Any]:
     """Everything a resume needs: tensors, numbers, strings, lists and dicts only."""
     return {
         "version": VERSION,
-        "steps": pruner.steps,
-        "epoch": pruner.epoch,
+        "settings": dict(pruner._settings),
+        "clock": dict(vars(pruner._clock)),
         "stages": [
             {
                 "schedule": _plain(s.schedule.to_dict()),
@@ -46,68 +94,110 @@ def state_of(pruner: "Pruner") -> dict[str, Any]:
 
 
 def load_into(pruner: "Pruner", state: Mapping[str, Any]) -> None:
-    """Check the whole state first, then take it: a refused state changes nothing."""
+    """Check the whole state first, then take it: a refused state changes nothing.
+
+    Raises:
+        CheckpointError: naming what is wrong.
+    """
+    saved = _read(state)
+    if differences := list(_differences(_read(state_of(pruner)), saved)):
+        listed = "".join(f"\n  - {d}" for d in differences)
+        raise CheckpointError(f"the pruner state belongs to another model or rule set:{listed}")
+    loaded = {name: _load_layer(pruner, name, saved) for name in saved.layers}
     try:
-        if state["version"] != VERSION:
-            raise CheckpointError(f"pruner state has version {state['version']}; this campfire reads {VERSION}")
-        if differences := _differences(state_of(pruner), state):
-            listed = "".join(f"\n  - {d}" for d in differences)
-            raise CheckpointError(f"the pruner state belongs to another model or rule set:{listed}")
-        masks = {n: _mask(pruner, n, s, state["stages"]) for n, s in state["layers"].items()}
-        steps, epoch = int(state["steps"]), float(state["epoch"])
-        stages = [(dict(s["goals"]), dict(s["plans"]), s["applied"], int(s["updates"])) for s in state["stages"]]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"not the state of a pruner, or a damaged one ({error!r})") from None
-    pruner.steps = steps
-    pruner.set_epoch(epoch)
-    for stage, (goals, plans, applied, updates) in zip(pruner.stages, stages, strict=True):
-        stage.goals, stage.plans, stage.applied, stage.updates = goals, plans, applied, updates
-    for name, (mask, requested, stage) in masks.items():
+        pruner.method.load_state_dict(saved.method.state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the state of method {saved.method.name!r} is damaged ({error!r})") from None
+    clock, pruner._clock = pruner._clock, Clock(**saved.clock.model_dump())
+    if pruner._binding is not None:  # attached already: at this run's own pace
+        pruner._clock.pace(clock.steps_per_epoch)
+    for stage, s in zip(pruner.stages, saved.stages, strict=True):
+        stage.goals, stage.plans, stage.applied, stage.updates = s.goals, s.plans, s.applied, s.updates
+    for name, (structure, mask) in loaded.items():
         layer = pruner.layers[name]
-        layer.requested, layer.structure = requested, stage
-        if mask is None:
-            layer.mask = None
-        else:
-            layer.set(mask)
-    pruner.method.load_state_dict(state["method"]["state"])
+        layer.structure, layer.mask, layer.requested = structure, mask, saved.layers[name].requested
 
 
-def _mask(pruner: "Pruner", name: str, saved: Mapping[str, Any], stages: Any) -> tuple[Mask | None, float, Any]:
-    layer = pruner.layers[name]
-    known = [s.structures[name] for s in pruner.stages if name in s.structures]
-    structure = next((s for s in known if str(s) == saved["structure"]), None)
-    if structure is None:
-        raise CheckpointError(f"layer {name!r} was saved as {saved['structure']!r}; the rules know {known}")
-    if saved["bits"] is None:
-        return None, float(saved["requested"]), structure
-    device = layer.weight.device
-    plans = [s["plans"][name] for s in stages if name in s["plans"]]
-    plan: dict[str, Tensor] = {k: v.to(device) for k, v in (plans[-1] if plans else {}).items()}
-    return Mask(unpack_bits(saved["bits"], layer.target.shape).to(device), plan), float(saved["requested"]), structure
+def _read(state: Mapping[str, Any]) -> _StateForm:
+    version = state.get("version") if isinstance(state, Mapping) else None
+    if type(version) is int and version != VERSION:
+        raise CheckpointError(f"pruner state has version {version}; this campfire reads {VERSION}")
+    try:
+        return _StateForm.model_validate(state)
+    except ValidationError as error:
+        wrong = (f"\n  - {'.'.join(map(str, e['loc'])) or 'the state'}: {e['msg']}" for e in error.errors()[:8])
+        raise CheckpointError(f"not the state of a pruner, or a damaged one:{''.join(wrong)}") from None
 
 
-def _differences(ours: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name in sorted(set(ours["layers"]) | set(saved["layers"])):
-        here, there = ours["layers"].get(name), saved["layers"].get(name)
+def _load_layer(pruner: "Pruner", name: str, state: _StateForm) -> tuple[Structure, Mask | None]:
+    """A layer's structure and mask from its record, each checked against the layer."""
+    saved, shape = state.layers[name], pruner.layers[name].target.shape
+    on_it = [
+        (s.structures[name], f.plans) for s, f in zip(pruner.stages, state.stages, strict=True) if name in s.structures
+    ]
+    same = [(structure, plans) for structure, plans in on_it if str(structure) == saved.structure]
+    try:
+        if not same:
+            known = ", ".join(repr(str(structure)) for structure, _ in on_it)
+            raise CheckpointError(f"it was saved as {saved.structure!r}; the rules know {known}")
+        for structure, plans in on_it:
+            _check_plan(structure, shape, plans.get(name))
+        structure = same[-1][0]
+        plan = next((plans[name] for _, plans in reversed(same) if name in plans), {})
+        mask = None if saved.bits is None else Mask(unpack_bits(saved.bits, shape), plan)
+        _check_mask(structure, shape, mask, saved.requested)
+    except CampfireError as error:
+        raise CheckpointError(f"layer {name!r} of the pruner state is damaged: {error}") from None
+    return structure, mask
+
+
+def _check_mask(structure: Structure, shape: Shape, mask: Mask | None, requested: float) -> None:
+    kept = math.prod(shape) if mask is None else int(mask.keep.count_nonzero())
+    budget = structure.count(shape, requested)
+    if not 0 < kept <= budget:
+        raise CheckpointError(f"{kept} weights live; {str(structure)!r} at sparsity {requested:.4f} keeps {budget}")
+    if mask is not None and (reasons := structure.why_invalid(mask)):
+        raise CheckpointError(f"its mask is no {str(structure)!r}: {'; '.join(reasons)}")
+
+
+def _check_plan(structure: Structure, shape: Shape, plan: Plan | None) -> None:
+    if plan is None:
+        return
+    wanted = _forms(structure.plan(torch.ones(shape), 0.5))
+    if _forms(plan) != wanted or not all(bool(v.isfinite().all()) for v in plan.values()):
+        raise CheckpointError(f"its plan is {_forms(plan)}; {str(structure)!r} wants {wanted}, all finite")
+
+
+def _forms(plan: Plan) -> dict[str, str]:
+    return {name: f"{v.dim()}-D {v.dtype}" for name, v in sorted(plan.items())}
+
+
+def _differences(ours: _StateForm, saved: _StateForm) -> Iterator[str]:
+    """What cannot be resumed, one line each."""
+    for name in sorted({*ours.layers, *saved.layers}):
+        here, there = ours.layers.get(name), saved.layers.get(name)
         if here is None or there is None:
-            found.append(f"layer {name!r} is pruned {'in the checkpoint' if here is None else 'here'} only")
-        elif list(here["shape"]) != list(there["shape"]):
-            found.append(f"layer {name!r} has shape {here['shape']} here and {there['shape']} in the checkpoint")
-    if len(ours["stages"]) != len(saved["stages"]):
-        return [*found, f"{len(ours['stages'])} phases here and {len(saved['stages'])} in the checkpoint"]
-    for i, (here, there) in enumerate(zip(ours["stages"], saved["stages"], strict=True)):
-        if here["schedule"] != there["schedule"]:
-            found.append(
-                f"the schedule of phase {i} is {here['schedule']} here and {there['schedule']} in the checkpoint"
-            )
-        for name in sorted(set(here["structures"]) & set(there["structures"])):
-            if here["structures"][name] != there["structures"][name]:
-                one, other = here["structures"][name], there["structures"][name]
-                found.append(f"layer {name!r} is {one!r} here and {other!r} in the checkpoint")
-    if ours["method"]["name"] != saved["method"]["name"]:
-        found.append(f"the method is {ours['method']['name']!r} here and {saved['method']['name']!r} in the checkpoint")
-    return found
+            yield f"layer {name!r} is pruned {'in the checkpoint' if here is None else 'here'} only"
+        elif here.shape != there.shape:
+            yield f"layer {name!r} has shape {here.shape} here and {there.shape} in the checkpoint"
+    if len(ours.stages) != len(saved.stages):
+        yield f"{len(ours.stages)} phases here and {len(saved.stages)} in the checkpoint"
+    for i, (here, there) in enumerate(zip(ours.stages, saved.stages, strict=False)):
+        if here.schedule != there.schedule:
+            yield f"the schedule of phase {i} is {here.schedule} here and {there.schedule} in the checkpoint"
+        for name in sorted({*here.structures, *there.structures} & {*ours.layers} & {*saved.layers}):
+            one, other = here.structures.get(name, "dense"), there.structures.get(name, "dense")
+            if one != other:
+                yield f"layer {name!r} is {one!r} here and {other!r} in the checkpoint (phase {i})"
+        for field in ("goals", "plans"):
+            if strangers := {*getattr(there, field)} - {*there.structures}:
+                yield f"the {field} of phase {i} name {', '.join(sorted(strangers))}, which it does not prune"
+    for name in sorted({*ours.settings, *saved.settings}):
+        one, other = ours.settings.get(name), saved.settings.get(name)
+        if one != other:
+            yield f"the {name} is {one!r} here and {other!r} in the checkpoint"
+    if ours.method.name != saved.method.name:
+        yield f"the method is {ours.method.name!r} here and {saved.method.name!r} in the checkpoint"
 
 
 def _plain(value: Any) -> Any:
@@ -115,19 +205,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def check_ranks(masks: Mapping[str, Mask]) -> None:
-    """Under `torch.distributed`: raise where a layer's mask differs between ranks."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return
-    sums = {name: mask.checksum() for name, mask in masks.items()}
-    everyone: list[dict[str, str] | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, sums)
-    for rank, other in enumerate(everyone):
-        names = sorted(n for n in {*sums, *(other or {})} if sums.get(n) != (other or {}).get(n))
-        if names:
-            raise CampfireError(
-                f"masks differ between rank {dist.get_rank()} and rank {rank} in {', '.join(names)}; "
-                "ranks must train on equal weights and gradients (is DDP missing?)"
-            )

@@ -1,0 +1,46 @@
+"""Clock: where training stands, counted in optimizer steps."""
+
+import math
+from dataclasses import dataclass
+
+from campfire.errors import UsageError
+
+
+@dataclass
+class Clock:
+    """Steps done, and the epoch they make.
+
+    >>> clock = Clock()
+    >>> clock.pace(4)
+    >>> clock.steps = 6
+    >>> clock.epoch
+    1.5
+    >>> clock.pace(2)  # a resume with larger batches goes on from the same epoch
+    >>> clock.steps += 1
+    >>> clock.epoch
+    2.0
+    """
+
+    steps: int = 0
+    steps_per_epoch: int = 1
+    epoch_then: float = 0.0  # the epoch at which the clock was last set, and the step then
+    steps_then: int = 0
+
+    @property
+    def epoch(self) -> float:
+        """Epochs trained: a float that moves with every step."""
+        return self.epoch_then + (self.steps - self.steps_then) / self.steps_per_epoch
+
+    def set(self, epoch: float) -> None:
+        """It is ``epoch`` now."""
+        if not 0 <= epoch < math.inf:
+            raise UsageError(f"an epoch is a number from 0 on; got {epoch}")
+        self.epoch_then, self.steps_then = float(epoch), self.steps
+
+    def pace(self, steps_per_epoch: int) -> None:
+        """So many steps make an epoch from now on."""
+        if steps_per_epoch < 1:
+            raise UsageError(f"steps_per_epoch is the number of optimizer steps in an epoch; got {steps_per_epoch}")
+        if steps_per_epoch != self.steps_per_epoch:
+            self.set(self.epoch)
+            self.steps_per_epoch = steps_per_epoch

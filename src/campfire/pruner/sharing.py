@@ -1,0 +1,45 @@
+"""Sharing: how the target of a phase is split among its layers."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from campfire import allocations
+from campfire.allocations import Allocation
+from campfire.errors import UsageError
+from campfire.pruner.layer import PrunedLayer
+from campfire.pruner.phases import Stage
+
+
+def allocation_of(
+    given: str | Allocation | Mapping[str, float], stages: Sequence[Stage], layers: Mapping[str, PrunedLayer]
+) -> Allocation:
+    """The allocation by its name, or of a list of sparsities, whose mistakes show now and not when the era starts."""
+    if isinstance(given, str):
+        return allocations.named(given)
+    if not isinstance(given, Mapping):
+        return given
+    if len(stages) > 1:
+        raise UsageError("a list of sparsities is for one phase; use 'uniform', 'erk' or 'global' with several")
+    stages[0].goals = goals(allocations.given(given), stages[0], layers)
+    return allocations.given(given)
+
+
+def goals(allocate: Allocation, stage: Stage, layers: Mapping[str, PrunedLayer]) -> dict[str, float]:
+    """The final sparsity of each layer of a phase."""
+    shapes = {n: layers[n].target.shape for n in stage.structures}
+    shares = allocate(
+        shapes, stage.schedule.target, lambda: {n: s.cpu().numpy() for n, s in saliencies(stage, layers).items()}
+    )
+    for name in shapes:
+        if name not in shares or not 0 <= shares[name] < 1:
+            raise UsageError(
+                f"an allocation gives every layer a sparsity in [0, 1); layer {name!r} got {shares.get(name)}"
+            )
+    return {name: float(shares[name]) for name in shapes}
+
+
+def saliencies(stage: Stage, layers: Mapping[str, PrunedLayer]) -> dict[str, Tensor]:
+    """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead."""
+    of = ((n, s, layers[n]) for n, s in stage.structures.items())
+    return {n: s.saliency(x.importance() * x.keep).flatten() for n, s, x in of}

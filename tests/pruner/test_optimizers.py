@@ -1,0 +1,267 @@
+"""Dead weights and their optimizer state are exactly zero after every step, whatever steps."""
+
+import itertools
+
+import pytest
+import torch
+from pruner_nets import PRUNED, assert_true_to_masks, loss_of, net, same_shaped_state, train
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, RMSprop
+
+from campfire import Era, OneShot, Pruner
+
+ERA = Era(0, 2, 0.75)  # 3 steps an epoch: tightens at steps 3 and 6
+
+KINDS = {
+    "sgd": (SGD, {"lr": 0.1}, 0),
+    "momentum": (SGD, {"lr": 0.1, "momentum": 0.9}, 1),
+    "nesterov": (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}, 1),
+    "adam": (Adam, {"lr": 0.01, "weight_decay": 1e-3}, 2),
+    "amsgrad": (Adam, {"lr": 0.01, "amsgrad": True}, 3),
+    "adamw": (AdamW, {"lr": 0.01, "weight_decay": 0.1}, 2),
+    "adamw-amsgrad": (AdamW, {"lr": 0.01, "amsgrad": True}, 3),
+}
+PATHS = ({"foreach": False}, {"foreach": True}, {"fused": True})
+CASES = [
+    pytest.param(cls, {**kwargs, **path}, n, id=f"{name}-{'-'.join(k for k, v in path.items() if v) or 'loop'}")
+    for (name, (cls, kwargs, n)), path in itertools.product(KINDS.items(), PATHS)
+]
+CASES += [
+    pytest.param(RMSprop, {"lr": 1e-3, "momentum": 0.9, "centered": True, "foreach": f}, 3, id=f"rmsprop-{f}")
+    for f in (False, True)
+]
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "state_tensors"), CASES)
+def test_every_step(cls, kwargs, state_tensors):
+    model = net()
+    optimizer = cls(model.parameters(), **kwargs)
+    pruner = Pruner(model, "ck", ERA).attach(optimizer, steps_per_epoch=3)
+    for step in range(10):
+        train(model, [optimizer], [step])
+        if step >= 3:
+            assert_true_to_masks(pruner, optimizer, state_tensors=state_tensors)
+    assert pruner.sparsity == 0.75
+    assert pruner.frozen
+
+
+def test_momentum_revives_what_a_masked_gradient_alone_would_protect():
+    """Methods U-13: a masked weight with non-zero momentum stays exactly 0 after 10 steps."""
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    train(model, [optimizer], range(3))
+    pruner = Pruner(model, "ck", OneShot(0, 0.7)).attach(optimizer, steps_per_epoch=3)
+    train(model, [optimizer], [3])
+    dead = {name: ~mask.keep for name, mask in pruner.masks.items()}
+    for name, where in dead.items():
+        weight = model.get_submodule(name).weight
+        optimizer.state[weight]["momentum_buffer"][where] = 0.5  # as a dense checkpoint would bring it
+    for step in range(10):
+        train(model, [optimizer], [step])
+        assert_true_to_masks(pruner, optimizer)
+
+
+def test_weights_of_the_dead_are_zero_in_state_of_every_optimizer_as_soon_as_they_die():
+    model = net()
+    clock = SGD(model.stem.parameters(), lr=0.1, momentum=0.9)
+    other = SGD([*model.body.parameters(), *model.point.parameters()], lr=0.1, momentum=0.9)
+    pruner = Pruner(model, "ck", OneShot(1, 0.5)).attach([clock, other], steps_per_epoch=2)
+    train(model, [other, clock], range(3))  # the clock steps last: `other` has stepped before the masks change
+    assert_true_to_masks(pruner, clock, other)
+
+
+def test_several_optimizers_are_one_clock():
+    model = net()
+    first = SGD([*model.stem.parameters(), *model.body.parameters()], lr=0.1, momentum=0.9)
+    second = AdamW([*model.point.parameters(), *model.head.parameters()], lr=0.01)
+    pruner = Pruner(model, "ck", ERA).attach((first, second), steps_per_epoch=3)
+    for step in range(8):
+        train(model, [first, second], [step])
+        assert pruner.steps == step + 1
+        if step >= 3:
+            assert_true_to_masks(pruner, first, second)
+    assert pruner.sparsity == 0.75
+
+
+def test_an_optimizer_that_is_not_the_clock_may_step_more_often():
+    model = net()
+    slow, fast = SGD(model.body.parameters(), lr=0.1), Adam(model.point.parameters(), lr=0.1)
+    pruner = Pruner(model, "ck", OneShot(0, 0.5)).attach([slow, fast], steps_per_epoch=4)
+    for step in range(4):
+        train(model, [slow, fast], [step])
+        train(model, [fast], [step])
+        assert_true_to_masks(pruner, slow, fast)
+    assert pruner.steps == 4
+
+
+def test_parameter_groups():
+    model = net()
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=0.01)
+    pruner = Pruner(model, "ck", ERA).attach(optimizer, steps_per_epoch=3)
+    for step in range(8):
+        train(model, [optimizer], [step])
+    assert pruner.steps == 8
+    assert_true_to_masks(pruner, optimizer, state_tensors=2)
+
+
+def test_a_group_added_later():
+    model = net()
+    optimizer = Adam(model.head.parameters(), lr=0.01)
+    optimizer.add_param_group({"params": model.body.parameters()})
+    pruner = Pruner(model, "ck", OneShot(0, 0.5)).attach(optimizer, steps_per_epoch=1)
+    train(model, [optimizer], range(2))
+    optimizer.add_param_group({"params": model.point.parameters()})
+    train(model, [optimizer], range(2, 5))
+    assert_true_to_masks(pruner, optimizer, state_tensors=2)
+
+
+# --- gradients -----------------------------------------------------------------------------------------------------
+
+
+def pruned(score: str = "magnitude", **kwargs: object) -> tuple[nn.Sequential, SGD, Pruner]:
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    pruner = Pruner(model, "ck", OneShot(0, 0.7), score=score, **kwargs).attach(optimizer, steps_per_epoch=1)
+    train(model, [optimizer], [0])
+    return model, optimizer, pruner
+
+
+def test_gradients_of_the_dead_are_zero_as_they_arrive():
+    model, optimizer, pruner = pruned()
+    optimizer.zero_grad()
+    loss_of(model, 1).backward()
+    for name, mask in pruner.masks.items():
+        grad = model.get_submodule(name).weight.grad
+        assert not grad[~mask.keep].any()
+        assert grad[mask.keep].any()
+
+
+def test_gradients_that_were_there_when_a_weight_died():
+    """Whoever reads a gradient after the step (a log, a second optimizer's clipping) sees the sparse model."""
+    model, _, pruner = pruned()
+    for name, mask in pruner.masks.items():
+        assert not model.get_submodule(name).weight.grad[~mask.keep].any()
+
+
+def test_clipping_sees_the_survivors_only():
+    model, optimizer, pruner = pruned()
+    optimizer.zero_grad()
+    loss_of(model, 1).backward()
+    masks = pruner.masks
+    living = [
+        p.grad[masks[name].keep] if (name := n.removesuffix(".weight")) in masks and p.dim() > 1 else p.grad.flatten() + 0
+        for n, p in model.named_parameters()
+    ]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    torch.testing.assert_close(norm, torch.cat(living).norm())
+    pruner.detach()
+    optimizer.zero_grad()
+    loss_of(model, 1).backward()
+    assert nn.utils.clip_grad_norm_(model.parameters(), 1e-3) > norm  # without the hooks the dead count
+
+
+def test_gradient_accumulation():
+    model, optimizer, pruner = pruned()
+    before = pruner.steps
+    optimizer.zero_grad()
+    for step in (1, 2, 3):
+        loss_of(model, step).backward()
+    for name, mask in pruner.masks.items():
+        assert not model.get_submodule(name).weight.grad[~mask.keep].any()
+    optimizer.step()
+    assert pruner.steps == before + 1
+    assert_true_to_masks(pruner, optimizer)
+
+
+def test_autograd_grad_and_double_backward():
+    model, _, pruner = pruned()
+    weight, mask = model.body.weight, pruner.masks["body"]
+    (grad,) = torch.autograd.grad(loss_of(model, 1), weight, create_graph=True)
+    assert not grad[~mask.keep].any()
+    model.zero_grad()
+    grad.square().sum().backward()
+    assert weight.grad[mask.keep].any()
+    assert not weight.grad[~mask.keep].any()
+
+
+def test_retain_graph():
+    model, optimizer, pruner = pruned()
+    optimizer.zero_grad()
+    loss = loss_of(model, 1)
+    loss.backward(retain_graph=True)
+    once = model.body.weight.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(model.body.weight.grad, 2 * once)
+    assert not once[~pruner.masks["body"].keep].any()
+
+
+def test_a_weight_that_is_frozen_now_and_trains_later():
+    model = net()
+    model.body.requires_grad_(False)
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    pruner = Pruner(model, "ck", OneShot(0, 0.5)).attach(optimizer, steps_per_epoch=2)
+    assert not model.body.weight.requires_grad
+    train(model, [optimizer], range(2))
+    assert_true_to_masks(pruner)
+    model.body.requires_grad_(True)
+    optimizer.zero_grad()
+    loss_of(model, 2).backward()
+    assert not model.body.weight.grad[~pruner.masks["body"].keep].any()
+    optimizer.step()
+    assert_true_to_masks(pruner, optimizer)
+
+
+# --- steps that GradScaler skips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cls", "path"), [(SGD, {}), (SGD, {"fused": True}), (AdamW, {}), (AdamW, {"fused": True})])
+@pytest.mark.parametrize("unscale", [False, True])
+def test_a_skipped_step_does_not_tick(cls, path, unscale):
+    model = net()
+    optimizer = cls(model.parameters(), lr=0.01, **path)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    pruner = Pruner(model, "ck", ERA).attach(optimizer, steps_per_epoch=3)
+    ticks = []
+    for step in range(10):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, step)).backward()
+        if step % 3 == 1:
+            model.head.weight.grad[0, 0] = torch.inf
+        if unscale:
+            scaler.unscale_(optimizer)
+        before = model.body.weight.detach().clone()
+        scaler.step(optimizer)
+        scaler.update()
+        ticks.append(pruner.steps)
+        if step % 3 == 1:
+            assert torch.equal(before, model.body.weight)
+        if pruner.masks:
+            assert_true_to_masks(pruner)
+    assert ticks == [1, 1, 2, 3, 3, 4, 5, 5, 6, 7]
+    assert pruner.sparsity == 0.75
+
+
+def test_learning_rate_schedulers_may_wrap_step():
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20)
+    pruner = Pruner(model, "ck", ERA).attach(optimizer, steps_per_epoch=3)
+    for step in range(8):
+        train(model, [optimizer], [step])
+        scheduler.step()
+    assert pruner.steps == 8
+    assert_true_to_masks(pruner, optimizer)
+
+
+def test_no_optimizer_state_is_made_up():
+    """Looking at a weight's state must not create it: some optimizers initialise on an empty one."""
+    model = net()
+    model.point.requires_grad_(False)
+    optimizer = Adam(model.parameters(), lr=0.01)
+    Pruner(model, "ck", OneShot(0, 0.5)).attach(optimizer, steps_per_epoch=1)
+    train(model, [optimizer], range(2))
+    assert model.point.weight not in optimizer.state
+    assert len(same_shaped_state(optimizer, model.body.weight)) == 2
+    assert set(PRUNED) == {"body", "point"}

@@ -1,0 +1,104 @@
+"""Every command and every block of Python in the documentation runs; long ones in a reduced form."""
+
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import pytest
+from campfire.cli import main
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = ["--epochs", "3", "--model", "resnet8", "--set", "model.kwargs={width: 0.25}"]
+
+
+def blocks(language: str) -> list:
+    """All fenced blocks of a language, with a name that says where they stand."""
+    found = []
+    for page in PAGES:
+        for i, text in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.S)):
+            found.append(pytest.param(text, id=f"{page.stem}-{i}"))
+    return found
+
+
+def images(folder: pathlib.Path) -> None:
+    """Eight small images in two classes, for training and validation."""
+    for split in ("train", "val"):
+        for c, color in (("bright", 220), ("dark", 30)):
+            (folder / split / c).mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (32, 32), (color, 10 * i, color)).save(folder / split / c / f"{i}.png")
+
+
+def run(line: str) -> None:
+    """One command line of the documentation, small enough for a test."""
+    words = shlex.split(line, comments=True)
+    if words[0] == "make":
+        make(words[1:])
+        return
+    command, argv = pathlib.Path(words[0]).name, words[1:]
+    assert command == "campfire", f"a test does not know how to run {line!r}"
+    if argv[0] == "train":
+        argv += SMALL
+    if argv[:2] == ["bench", "masks"]:
+        argv += ["--model", "resnet8", "--rounds", "1"]
+    assert main(argv) == 0, line
+
+
+def make(words: list[str]) -> None:
+    """The Makefile's demo with this interpreter, three epochs and a tiny network; `make test` is this very run."""
+    if words == ["test"]:
+        return
+    stamp, demo = pathlib.Path("stamp").resolve(), pathlib.Path("demo").resolve()
+    stamp.touch()
+    given = [f"STAMP={stamp}", f"BIN={pathlib.Path(sys.executable).parent}", f"DEMO={demo}", "EPOCHS=3"]
+    done = subprocess.run(["make", "-C", str(ROOT), *words, *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (demo / "ck" / "model.safetensors").exists()
+    assert "top-1" in done.stdout
+
+
+@pytest.mark.parametrize("text", blocks("sh"))
+@pytest.mark.xdist_group("readme")
+def test_commands(text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path / "FOLDER")
+    (tmp_path / "run.yaml").write_text("data: {source: digits}\n")
+    for a_run in ("runs/a", "runs/b"):
+        if a_run in text:
+            assert main(["train", "synthetic", "--output", a_run, *SMALL]) == 0
+    for line in text.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.startswith("#"):
+            run(line.replace("--output runs/a", "--output runs/a2") if line.startswith("campfire train") else line)
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python(text: str) -> None:
+    exec(compile(text, "documentation", "exec"), {"__name__": "documentation"})
+
+
+def test_one_line(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "one_line.py"))["main"](str(tmp_path / "run"), epochs=3)
+    assert "true sparsity 0.7" in capsys.readouterr().out
+
+
+def test_own_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runpy.run_path(str(ROOT / "examples" / "own_loop.py"))["main"](epochs=3) == pytest.approx(0.7, abs=1e-3)
+    assert "pruned layers" in capsys.readouterr().out
+
+
+def test_add_a_structure(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples" / "add_a_structure.py"))["main"](epochs=2)
+    assert "conformance cases pass" in capsys.readouterr().out
+
+
+def test_every_figure_in_the_readme_has_its_command() -> None:
+    """A table of results is followed by the commands that print it."""
+    text = (ROOT / "README.md").read_text()
+    results = text[: text.index("## Six lines")]
+    assert results.count("| dense") <= results.count("campfire train")
+    assert "campfire train" in results or "|" not in results
