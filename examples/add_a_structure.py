@@ -8,11 +8,12 @@ Defining the class registers it: `Pruner`, resume, packing, reports and the conf
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
+
 from campfire import Era, Pruner, check_structure
 from campfire.data import batches, load, num_batches
 from campfire.models import create
 from campfire.structures import Grain
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)

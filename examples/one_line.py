@@ -1,6 +1,6 @@
 """The whole job in one call: train, prune, report.
 
-    python examples/one_line.py
+python examples/one_line.py
 """
 
 import sys

@@ -1,13 +1,14 @@
 """Your model, your loop, two lines of campfire.
 
-    python examples/own_loop.py
+python examples/own_loop.py
 """
 
 import torch
+from torch.nn import functional as F
+
 from campfire import Era, Pruner
 from campfire.data import batches, load, num_batches
 from campfire.models import create
-from torch.nn import functional as F
 
 EPOCHS, BATCH = 6, 64
 
