@@ -24,10 +24,10 @@ def main(argv: Sequence[str]) -> int:
     """Evaluate as the flags say; 4 if a mask is violated."""
     args = parser().parse(argv)
     from campfire.training import evaluate
-    from campfire.training.progress import show_log
+    from campfire.training.progress import log_on_stderr
 
-    show_log()
-    found = evaluate(args.path, args.data, device=args.device, threads=args.threads)
+    with log_on_stderr():
+        found = evaluate(args.path, args.data, device=args.device, threads=args.threads)
     if args.json:
         print(json.dumps(found))
     else:

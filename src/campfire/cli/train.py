@@ -52,16 +52,11 @@ def main(argv: Sequence[str]) -> int:
     if args.dry_run:
         return _dry_run(config)
     from campfire.training import train
-    from campfire.training.progress import show_log
+    from campfire.training.progress import log_on_stderr
 
-    result = train(
-        config,
-        output=args.output,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        allow_config_change=args.allow_config_change,
-        console=show_log(),
-    )
+    names = ("output", "resume", "overwrite", "allow_config_change")
+    with log_on_stderr() as console:
+        result = train(config, console=console, **{name: getattr(args, name) for name in names})
     print(json.dumps(result.summary)) if args.json else _print_table(result.summary)
     return 0
 

@@ -37,4 +37,4 @@ def load(*layers: Layer) -> tuple[Config, dict[str, str]]:
         UsageError: an unknown key, a value out of range, or an era that does not end within the epochs.
     """
     config, _ = merge(layers)
-    return merge([derived(config), *layers])
+    return merge([*layers, derived(config)])

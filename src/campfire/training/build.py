@@ -144,8 +144,9 @@ def with_model(config: Config, images: ImageData) -> Config:
 
 def make_model(config: Config, classes: int, channels: int, image_size: int) -> nn.Module:
     """The model with fresh weights."""
-    options = {"small_input": image_size <= SMALL, **config.model.kwargs}
-    return models.create(config.model.name or "", num_classes=classes, in_channels=channels, **options)
+    name = config.model.name or ""
+    stem = {"small_input": image_size <= SMALL} if name in models.names() else {}  # others have the stem they have
+    return models.create(name, num_classes=classes, in_channels=channels, **{**stem, **config.model.kwargs})
 
 
 def make_pruner(model: nn.Module, config: Config) -> Pruner | None:

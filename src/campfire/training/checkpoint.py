@@ -77,9 +77,9 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # torch raises anything at all on a file that is not one of its own
         line = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"cannot read {path}: truncated, or no checkpoint ({type(error).__name__}: {line})"

@@ -20,7 +20,7 @@ from campfire.training.build import Parts, build
 from campfire.training.evaluation import Accuracy, autocast, correct, laid_out, measure
 from campfire.training.optim import learning_rate
 from campfire.training.outcome import conclude
-from campfire.training.progress import Reporter, announce, line, log, logged_to
+from campfire.training.progress import Reporter, announce, line, log, log_in
 from campfire.training.run_directory import RunDirectory, fresh
 from campfire.training.signals import Preempted, StopSignals
 from campfire.training.state import Position, capture, restore
@@ -116,7 +116,7 @@ class Training:
         self.folder.write_text("config.yaml", to_yaml(self.config))
         self.folder.write_json("env.json", environment.describe(self.config, self.parts.device))
         self.folder.write_history(self.at.history)
-        with logged_to(self.folder.path / "log.txt"), self.stop:
+        with log_in(self.folder.path / "log.txt"), self.stop:
             try:
                 self._status("running")
                 announce(self.parts, self.at, self.folder.path)
@@ -226,7 +226,7 @@ class Training:
             "eval_loss": accuracy.loss,
             "eval_top1": accuracy.top1,
             "eval_top5": accuracy.top5,
-            "lr": self.parts.optimizer.param_groups[0]["lr"],
+            "lr": learning_rate(self.config.optim, at.step - 1, self.steps),
             "sparsity_requested": 0.0 if pruner is None else pruner.report().requested,
             "sparsity_true": 0.0 if pruner is None else pruner.sparsity,
             "seconds": at.seconds,

@@ -1,7 +1,7 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere, on stderr; and always ``log.txt``."""
 
+import contextlib
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,9 +41,9 @@ class Reporter:
 
     def step(self, done: int, sums: Tensor) -> None:
         """``done`` steps of the epoch are done; ``sums`` of loss, correct and images so far."""
-        if self._bar is not None and done % 5 == 0:
-            self._bar.update(self._task, completed=done, note=_note(sums))
-        elif self._bar is None and done % self.every == 0:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, **({"note": _note(sums)} if done % 10 == 1 else {}))
+        elif done % self.every == 0:
             log.info("%s, step %d/%d: %s", self._title, done, self._steps, _note(sums))
 
 
@@ -62,7 +62,11 @@ def announce(parts: Parts, position: Position, output: Path) -> None:
         images.image_size, parts.device, config.data.batch_size, config.optim.grad_accum_steps,
     )  # fmt: skip
     if parts.pruner is not None:
-        log.info("%s", parts.pruner.report())
+        layers = parts.report().layers
+        pruned = [r for r in layers if r.structure is not None]
+        names = ", ".join(dict.fromkeys(str(r.structure) for r in pruned))
+        dense = "; ".join(f"{r.name} ({r.reason})" for r in layers if r.structure is None)
+        log.info("pruning %d of %d layers with %s; dense: %s", len(pruned), len(layers), names, dense or "none")
 
 
 def line(record: Mapping[str, Any], epochs: int) -> str:
@@ -73,31 +77,49 @@ def line(record: Mapping[str, Any], epochs: int) -> str:
     )
 
 
-def show_log() -> Console:
-    """Send the log and all warnings to stderr, for the command line."""
-    console = Console(stderr=True)
-    handler: logging.Handler = logging.StreamHandler(sys.stderr)
-    if console.is_terminal:
-        from rich.logging import RichHandler
+class _Lines(logging.Handler):
+    """Lines above a progress bar, never wrapped or coloured."""
 
-        handler = RichHandler(console=console, show_level=False, show_path=False, show_time=False)
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    warnings.showwarning = lambda message, *_, **__: log.warning("warning: %s", message)
-    return console
+    def __init__(self, console: Console):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Append the log to a file meanwhile."""
+def log_on_stderr() -> Iterator[Console]:
+    """Meanwhile the log and all warnings go to stderr: what the command line does."""
+    console = Console(stderr=True)
+    before, warnings.showwarning = warnings.showwarning, _warn
+    try:
+        with _handled(_Lines(console)):
+            yield console
+    finally:
+        warnings.showwarning = before
+
+
+@contextmanager
+def log_in(path: Path) -> Iterator[None]:
+    """Meanwhile the log is appended to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    before = log.level
+    with contextlib.closing(handler), _handled(handler):
+        yield
+
+
+@contextmanager
+def _handled(handler: logging.Handler) -> Iterator[None]:
+    level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        log.setLevel(before)
-        handler.close()
+        log.setLevel(level)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    log.warning("warning: %s", message)

@@ -80,8 +80,15 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
 
 
 def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
-    position = Position(**{field.name: saved[field.name] for field in dataclasses.fields(Position)})
-    position.sums = position.sums.to(parts.device)
+    position = Position(
+        epoch=int(saved["epoch"]),
+        batch=int(saved["batch"]),
+        step=int(saved["step"]),
+        seconds=float(saved["seconds"]),
+        sums=saved["sums"].to(parts.device),
+        best=float(saved["best"]),
+        history=[dict(record) for record in saved["history"]],
+    )
     checkpoint.fill(parts.model, saved["model"], origin)
     options = [{k: v for k, v in group.items() if k != "params"} for group in parts.optimizer.param_groups]
     parts.optimizer.load_state_dict(saved["optimizer"])

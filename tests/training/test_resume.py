@@ -1,0 +1,228 @@
+"""A run that was stopped anywhere, by anything, and resumed ends with the same bits as one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import SMALL, assert_equal_runs, records, small
+
+import campfire
+from campfire.training import Interrupted, Preempted, checkpoint
+from campfire.training.loop import Training
+
+# 1,437 training digits in batches of 128: 11 steps an epoch; the era runs from step 11 to the last step of epoch 3.
+STEPS = 11
+
+# A program that trains as its arguments say, and kills itself at a chosen place.
+KILLER = """
+import json, os, signal, sys
+import campfire
+from campfire.training import checkpoint, loop, run_directory
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def after_step(number):
+    step = loop.Training._step
+    def stepped(self):
+        step(self)
+        if self.at.step == number:
+            die()
+    loop.Training._step = stepped
+
+def while_writing(epoch):
+    save = checkpoint.torch.save
+    def half(state, file):
+        if state["epoch"] == epoch:
+            save({"half": state["model"]}, file)
+            file.flush()
+            die()
+        save(state, file)
+    checkpoint.torch.save = half
+
+def after_history(length):
+    write = run_directory.RunDirectory.write_history
+    def written(self, records):
+        write(self, records)
+        if len(records) == length:
+            die()
+    run_directory.RunDirectory.write_history = written
+
+globals()[sys.argv[1]](int(sys.argv[2]))
+campfire.train(output=sys.argv[3], resume="auto", **json.loads(sys.argv[4]))
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted run."""
+    return campfire.train(small(), output=tmp_path_factory.mktemp("whole") / "run").output
+
+
+def killed(output: Path, how: str, when: int) -> None:
+    command = [sys.executable, "-c", KILLER, how, str(when), str(output), json.dumps(SMALL)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_killed_at_every_kind_of_moment(whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    killed(output, "after_step", 4)  # before there is any checkpoint
+    killed(output, "after_step", STEPS + 5)  # in the era
+    assert len(records(output)) == 1
+    killed(output, "while_writing", 2)
+    assert (output / ".last.pt.tmp").exists()
+    killed(output, "after_history", 3)  # between epochs, the record written and the checkpoint not
+    killed(output, "after_step", 3 * STEPS + 1)  # the era's last update
+    killed(output, "after_step", 4 * STEPS)  # the last step of all
+    assert json.loads((output / "status.json").read_text())["state"] == "running"
+    campfire.train(small(), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+    assert [r["epoch"] for r in records(output)] == [0, 1, 2, 3]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Send this process a signal during a step."""
+    original = Training._backward
+
+    def backward(self: Training, *args: Any) -> None:
+        original(self, *args)
+        if self.at.step == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Training, "_backward", backward)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "code"),
+    [
+        (signal.SIGTERM, Preempted, 75),
+        (signal.SIGUSR1, Preempted, 75),
+        (signal.SIGINT, Interrupted, 130),
+    ],
+)
+def test_a_signal_stops_after_the_step_with_a_checkpoint(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    error: type[Preempted],
+    code: int,
+) -> None:
+    output = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 2 * STEPS + 6, number)
+        with pytest.raises(error, match=f"stopped by {number.name}") as caught:
+            campfire.train(small(), output=output)
+    assert caught.value.exit_code == code
+    status = json.loads((output / "status.json").read_text())
+    assert (status["state"], status["exit_code"], status["step"]) == ("preempted", code, 2 * STEPS + 7)
+    assert checkpoint.load(output / "last.pt")["batch"] == 7
+    campfire.train(small(), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+
+
+def test_a_signal_while_evaluating(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "run"
+    original = Training._measure
+
+    def measure(self: Training) -> Any:
+        if self.at.epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_measure", measure)
+        with pytest.raises(Preempted):
+            campfire.train(small(), output=output)
+    assert len(records(output)) == 1
+    campfire.train(small(), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"opt": "adamw", "grad_accum_steps": 3, "model_ema": True, "model_ema_decay": 0.9},
+        {"era_by": "step", "era_length": 1.7, "score": "taylor", "structure": "combined", "channels_last": False},
+        {"structure": "window", "rules": {"layer1.*": "2:4", "fc": "fine-fc"}, "score": "random", "clip_grad": 1.0},
+        {"method": "iterative", "allocation": "erk", "smoothing": 0.1, "sched": "onecycle"},
+        {"amp": True, "opt": "adam", "structure": "dense"},
+        {"model": "training_runs:dropout_net", "model_kwargs": {}, "structure": "vector"},
+        {
+            "amp": True,
+            "amp_dtype": "float16",
+            "sched": "step",
+            "structure": "inter-epoch",
+            "era_start": 0,
+            "era_length": 3,
+        },
+    ],
+    ids=lambda flags: "-".join(map(str, flags)),
+)
+def test_every_part_resumes(flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = campfire.train(small(**flags), output=tmp_path / "whole").output
+    output = tmp_path / "run"
+    per_epoch = -(-STEPS // flags.get("grad_accum_steps", 1))
+    with monkeypatch.context() as patched:
+        stop_at(patched, 2 * per_epoch + 1, signal.SIGTERM)
+        with pytest.raises(Preempted):
+            campfire.train(small(**flags), output=output)
+    campfire.train(small(**flags), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+
+
+def test_recovery_interval_writes_inside_an_epoch(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "run"
+
+    def crash(self: Training) -> Any:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "_measure", crash)
+        with pytest.raises(OSError, match="gone"):
+            campfire.train(small(recovery_interval=5), output=output)
+    assert checkpoint.load(output / "last.pt")["batch"] == 10
+    assert json.loads((output / "status.json").read_text())["state"] == "failed"
+    campfire.train(small(), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    output = campfire.train(small(), output=tmp_path / "run").output
+    again = campfire.train(small(), resume=output)
+    assert again.output == output
+    assert_equal_runs(output, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_at_random_moments(whole: Path, tmp_path: Path, seed: int) -> None:
+    chance, output = random.Random(seed), tmp_path / "run"
+    flags = ["--output", str(output), "--resume", "--recovery-interval", "3", "--config", str(whole / "config.yaml")]
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-m", "campfire", "train", *flags], stderr=subprocess.DEVNULL)
+        _wait_for_change(output / "status.json", process)
+        time.sleep(chance.random() * 0.8)
+        process.kill()
+        process.wait()
+    campfire.train(small(), output=output, resume="auto")
+    assert_equal_runs(output, whole)
+
+
+def _wait_for_change(file: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until a file is written, or the process is over."""
+
+    def stamp() -> int:
+        return file.stat().st_mtime_ns if file.exists() else 0
+
+    before, end = stamp(), time.monotonic() + 60
+    while stamp() == before and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
