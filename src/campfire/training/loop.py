@@ -1,6 +1,5 @@
 """The training loop: a configuration in, a run directory and a `Result` out."""
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -19,24 +18,15 @@ from campfire.training import checkpoint, environment
 from campfire.training.build import Parts, build
 from campfire.training.evaluation import Accuracy, autocast, correct, laid_out, measure
 from campfire.training.optim import learning_rate
-from campfire.training.outcome import conclude
+from campfire.training.outcome import Result, conclude
 from campfire.training.progress import Reporter, announce, line, log, log_in
 from campfire.training.run_directory import RunDirectory, fresh
 from campfire.training.signals import Preempted, StopSignals
 from campfire.training.state import Position, capture, restore
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a run gave: ``summary`` is the content of ``summary.json``."""
-
-    summary: dict[str, Any]
-    model: nn.Module
-    output: Path
-
-
 def train(
-    config: Config | Mapping[str, Any] | None = None,
+    config: Config | Mapping[str, Any] | str | None = None,
     *,
     output: str | Path | None = None,
     resume: str | Path | None = None,
@@ -50,7 +40,7 @@ def train(
     SIGTERM, SIGUSR1 and Ctrl-C end the run after the running step, with a checkpoint (`Preempted`, `Interrupted`).
 
     Args:
-        config: a complete `Config`, or nested sections as in a configuration file.
+        config: a complete `Config`, nested sections as in a configuration file, or just the images: ``"digits"``.
         output: the run directory; default ``runs/<time>-<model>-<data>``.
         resume: ``"auto"`` continues ``last.pt`` of ``output`` if it is there; a path continues that checkpoint.
         overwrite: replace the run that is in ``output``.
@@ -65,10 +55,12 @@ def train(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     result = train(data="synthetic", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
-    >>> result.summary["sparsity_true"]
+    ...     result = train("synthetic", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
+    >>> result.sparsity_true
     0.5
     """
+    if isinstance(config, str):
+        config, flags = None, {"data": config, **flags}
     if not isinstance(config, Config) or flags:
         tree = config.model_dump() if isinstance(config, Config) else config or {}
         config, _ = load(from_tree(tree, "config"), from_flags(flags))
@@ -156,7 +148,10 @@ class Training:
                 self._step()
                 at.seconds = time.perf_counter() - began
                 shown.step(-(-at.batch // accumulate), at.sums)
-                if config.run.recovery_interval and at.step % config.run.recovery_interval == 0:
+                due = config.run.recovery_interval and at.step % config.run.recovery_interval == 0
+                if due or self.stop.received:
+                    self._check_finite()
+                if due:
                     self._save(self.folder.last)
                 self.stop.check()
 

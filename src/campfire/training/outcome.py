@@ -1,6 +1,10 @@
 """The end of a run: the files that last, and the numbers that are quoted."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from campfire import costs
 from campfire.errors import CampfireError
@@ -11,6 +15,28 @@ from campfire.training.evaluation import MaskViolation
 from campfire.training.progress import log
 from campfire.training.run_directory import RunDirectory
 from campfire.training.state import Position
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave: ``summary`` is the content of ``summary.json``, accuracies are in percent."""
+
+    summary: dict[str, Any]
+    model: nn.Module
+    output: Path
+
+    @property
+    def top1(self) -> float:
+        return self.summary["top1"]
+
+    @property
+    def top5(self) -> float:
+        return self.summary["top5"]
+
+    @property
+    def sparsity_true(self) -> float:
+        """The fraction of zeros in the pruned layers."""
+        return self.summary["sparsity_true"]
 
 
 def conclude(parts: Parts, position: Position, folder: RunDirectory) -> dict[str, Any]:

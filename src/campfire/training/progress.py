@@ -42,7 +42,9 @@ class Reporter:
     def step(self, done: int, sums: Tensor) -> None:
         """``done`` steps of the epoch are done; ``sums`` of loss, correct and images so far."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, **({"note": _note(sums)} if done % 10 == 1 else {}))
+            self._bar.update(self._task, completed=done)
+            if done % 10 == 1:
+                self._bar.update(self._task, note=_note(sums))
         elif done % self.every == 0:
             log.info("%s, step %d/%d: %s", self._title, done, self._steps, _note(sums))
 
