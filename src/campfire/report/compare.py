@@ -1,0 +1,133 @@
+"""Runs side by side: one `Row` a run, all that the three renderers and ``--json`` show of it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from campfire.report.formats import plain
+from campfire.report.notes import differences, notes_on, warnings_on
+from campfire.report.reading import read_runs
+from campfire.report.record import Run, Total
+
+SAME = ("model.kwargs", "data.img_size", "data.options")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in numbers: accuracies in percent, sparsities as fractions of zeros, ``gap`` in points of top-1."""
+
+    run: str
+    state: str
+    reason: str | None
+    model: str | None
+    data: str | None
+    structure: str | None
+    method: str | None
+    seed: int | None
+    top1: float | None
+    top5: float | None
+    gap: float | None  # top-1 minus that of the dense run
+    against: str | None  # the dense run
+    sparsity_requested: float | None
+    sparsity_pruned: float | None  # over the pruned layers
+    sparsity_convs: float | None  # over all convolutions
+    sparsity_model: float | None  # over the whole model
+    kept_weights: int | None
+    weights: int | None
+    sparse_macs: int | None
+    macs: int | None
+    epochs: int  # trained
+    epochs_asked: float | None
+    seconds: float | None
+    images_per_second: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The runs, their comparison, and what a reader must know: of these runs (warnings) and of any (notes)."""
+
+    runs: tuple[Run, ...]
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain values for JSON."""
+        return {"runs": [asdict(row) for row in self.rows], "warnings": list(self.warnings), "notes": list(self.notes)}
+
+
+def load(folders: Iterable[str | Path]) -> Report:
+    """Read run directories and compare them; raises as `read_runs` does."""
+    runs = read_runs(folders)
+    rows = tuple(row_of(run, dense_twin(run, runs)) for run in runs)
+    against = {row.run: row.against for row in rows}
+    return Report(runs, rows, tuple(map(plain, warnings_on(runs, against))), tuple(map(plain, notes_on(runs, against))))
+
+
+def dense_twin(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The finished dense run of the same model on the same data, of several the one configured most alike."""
+
+    if run.dense or not run.done:
+        return None
+    twins = [other for other in runs if other.done and other.dense and _key(other) == _key(run)]
+    return min(twins, key=lambda other: len(differences(run, other)), default=None)
+
+
+def row_of(run: Run, twin: Run | None = None) -> Row:
+    """Put ``run`` in numbers; what it has not measured stays None."""
+    asked, last = run.summary, (run.epochs[-1] if run.epochs else None)
+    top1 = _or(asked.top1, last and last.eval_top1)
+    against = twin.summary.top1 if twin else None
+    speeds = [e.images_per_second for e in run.epochs if e.images_per_second is not None]
+    seconds = [e.seconds for e in run.epochs if e.seconds is not None]
+    return Row(
+        run=run.name,
+        state=run.status.state,
+        reason=run.status.reason or None,
+        model=asked.model,
+        data=asked.data,
+        structure=_structures(run),
+        method=None if run.dense else asked.method,
+        seed=asked.seed,
+        top1=top1,
+        top5=_or(asked.top5, last and last.eval_top5),
+        gap=None if top1 is None or against is None else top1 - against,
+        against=twin.name if twin else None,
+        sparsity_requested=_or(asked.sparsity_requested, last and last.sparsity_requested),
+        sparsity_pruned=_or(asked.sparsity_true, _zeros(run.pruned), last and last.sparsity_true),
+        sparsity_convs=_zeros(run.convs),
+        sparsity_model=_zeros(run.model),
+        kept_weights=_or(run.model.kept, asked.kept_weights),
+        weights=_or(run.model.weights, asked.weights),
+        sparse_macs=_or(asked.sparse_macs, asked.macs if run.dense else None),
+        macs=asked.macs,
+        epochs=len(run.epochs),
+        epochs_asked=asked.epochs,
+        seconds=_or(asked.seconds, sum(seconds) if seconds else None),
+        images_per_second=median(speeds) if speeds else None,
+    )
+
+
+def _key(run: Run) -> tuple[str | None, str | None, list[tuple[str, str]]]:
+    """What makes accuracies comparable at all."""
+    return run.summary.model, run.summary.data, sorted(i for i in run.config.items() if i[0].startswith(SAME))
+
+
+def _structures(run: Run) -> str | None:
+    """The structure asked for, or those that rules gave to layers."""
+    if run.dense:
+        return None
+    named = dict.fromkeys(layer.structure for layer in run.layers if layer.structure)
+    return ", ".join(named) if named and run.summary.structure in (None, "dense") else run.summary.structure
+
+
+def _zeros(total: Total) -> float | None:
+    if total.sparsity is None and total.weights and total.kept is not None:
+        return 1 - total.kept / total.weights
+    return total.sparsity
+
+
+def _or(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,119 @@
+"""Run directories are read as they are, unfinished ones too; damage and strangers are named."""
+
+import json
+import shutil
+
+import pytest
+from run_records import write_run
+
+from campfire.errors import CheckpointError, UsageError
+from campfire.report.reading import read_run, read_runs
+
+
+def test_a_finished_run_is_read_whole(runs):
+    run = read_run(runs[1])
+    assert (run.name, run.done, run.dense) == ("ck70", True, False)
+    assert run.summary.model == "resnet20"
+    assert [e.epoch for e in run.epochs] == list(range(12))
+    assert sum(layer.pruned for layer in run.layers) == 18
+    assert run.layers[0].reason == "outside the rules"
+    assert run.pruned.sparsity == pytest.approx(0.7, abs=1e-3)
+    assert run.convs.sparsity < run.pruned.sparsity  # the first convolution is dense
+    assert run.environment["host.cpu"] == "Xeon"
+    assert run.config["optim.lr"] == "0.1"
+    assert run.model_bytes == 1_100_000
+
+
+def test_an_unfinished_run_says_what_was_asked_for(tmp_path):
+    folder = write_run(tmp_path / "run", state="preempted", seen=4, seed=7)
+    (folder / "sparsity.json").unlink()
+    run = read_run(folder)
+    assert run.status.reason == "SIGTERM"
+    assert (run.summary.model, run.summary.structure, run.summary.seed, run.summary.epochs) == ("resnet20", "ck", 7, 12)
+    assert (run.summary.top1, run.summary.sparsity_requested, len(run.epochs)) == (None, 0.7, 4)
+    assert not run.dense
+
+
+def test_a_run_killed_before_its_first_epoch(tmp_path):
+    (tmp_path / "config.yaml").write_text("model: {name: resnet8}")
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    run = read_run(tmp_path)
+    assert (run.summary.model, run.epochs, run.layers, run.model_bytes) == ("resnet8", (), (), None)
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(runs):
+    path = runs[1] / "metrics.jsonl"
+    path.write_text(path.read_text()[:-20])
+    assert len(read_run(runs[1]).epochs) == 11
+
+
+def test_a_repeated_epoch_counts_once_and_the_later_one_wins(runs):
+    path = runs[1] / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 3, "eval_top1": 1.5}\n')
+    epochs = read_run(runs[1]).epochs
+    assert [e.epoch for e in epochs] == list(range(12))
+    assert epochs[3].eval_top1 == 1.5
+
+
+def test_numbers_that_are_not_finite_are_not_measured(runs):
+    path = runs[1] / "metrics.jsonl"
+    path.write_text('{"epoch": 0, "train_loss": NaN, "eval_loss": Infinity, "eval_top1": 1e999}\n')
+    epoch = read_run(runs[1]).epochs[0]
+    assert (epoch.train_loss, epoch.eval_loss, epoch.eval_top1) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics.jsonl", '{"epoch": 0}\n{broken\n{"epoch": 2}\n', "line 2"),
+        ("metrics.jsonl", '{"epoch": "three"}\n', "epoch"),
+        ("summary.json", '{"top1": 9', "not JSON"),
+        ("summary.json", "[1, 2]", "JSON object"),
+        ("summary.json", '{"top1": "high"}', "top1"),
+        ("sparsity.json", '{"layers": [{"shape": [3]}]}', "layers|0.name"),
+        ("sparsity.json", '{"layers": 5}', "sparsity.json"),
+        ("status.json", "[" * 100_000, "status.json"),
+        ("config.yaml", "a: [", "not YAML"),
+        ("config.yaml", "- 1", "sections"),
+        ("env.json", b"\xff\xfe\x00", "env.json"),
+    ],
+)
+def test_damage_names_the_file(runs, file, content, said):
+    (runs[1] / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CheckpointError, match=said) as caught:
+        read_run(runs[1])
+    assert file in str(caught.value)
+
+
+def test_what_is_no_run_is_told_what_is_missing(tmp_path, runs):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no config\.yaml and no status\.json"):
+        read_runs([tmp_path / "empty"])
+    (runs[0] / "status.json").unlink()
+    with pytest.raises(UsageError, match=r"it has no status\.json"):
+        read_runs([runs[0]])
+    with pytest.raises(UsageError, match="no such folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="not a folder"):
+        read_runs([runs[1] / "status.json"])
+    with pytest.raises(UsageError, match="at least one"):
+        read_runs([])
+
+
+def test_a_folder_of_runs_points_at_them(tmp_path, runs):
+    with pytest.raises(UsageError, match="give the runs inside: ck70, dense"):
+        read_runs([tmp_path])
+
+
+def test_names_are_as_short_as_tells_the_runs_apart(tmp_path):
+    write_run(tmp_path / "a" / "ck")
+    for other in ("b/ck", "b/dense"):
+        shutil.copytree(tmp_path / "a" / "ck", tmp_path / other)
+    paths = [tmp_path / name for name in ("a/ck", "b/ck", "b/dense")]
+    assert [run.name for run in read_runs([*paths, tmp_path / "a" / ".." / "a" / "ck"])] == ["a/ck", "b/ck", "dense"]
+
+
+def test_unknown_fields_do_not_disturb(runs):
+    path = runs[1] / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"layers": [], "from_the_future": {"x": 1}}))
+    assert read_run(runs[1]).summary.top1 is not None
