@@ -38,7 +38,9 @@ def loss_of(model: nn.Module, step: int, dtype: torch.dtype = torch.float32) -> 
     return nn.functional.cross_entropy(model(x).float(), y)
 
 
-def train(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], steps: Iterable[int], **kwargs: object) -> None:
+def train(
+    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], steps: Iterable[int], **kwargs: object
+) -> None:
     """Ordinary steps on the batches numbered ``steps``."""
     optimizers = list(optimizers)
     dtype = next(model.parameters()).dtype

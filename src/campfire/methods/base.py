@@ -57,7 +57,7 @@ class Method(ABC):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.name:
+        if "name" in vars(cls):  # a subclass that only inherits its name is another, private one
             REGISTRY[cls.name] = cls
 
     def __str__(self) -> str:

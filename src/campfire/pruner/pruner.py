@@ -252,4 +252,6 @@ class Pruner:
 
 
 def _spelled(part: Any) -> str:
+    if isinstance(part, Mapping):
+        return repr(dict(sorted(part.items())))
     return part if isinstance(part, str) else getattr(part, "__qualname__", None) or repr(part)

@@ -192,6 +192,8 @@ def _differences(ours: _StateForm, saved: _StateForm) -> Iterator[str]:
         for field in ("goals", "plans"):
             if strangers := {*getattr(there, field)} - {*there.structures}:
                 yield f"the {field} of phase {i} name {', '.join(sorted(strangers))}, which it does not prune"
+        if there.goals and (missing := {*there.structures} - {*there.goals}):
+            yield f"the goals of phase {i} lack {', '.join(sorted(missing))}"
     for name in sorted({*ours.settings, *saved.settings}):
         one, other = ours.settings.get(name), saved.settings.get(name)
         if one != other:
