@@ -69,7 +69,6 @@ def write_run(
     rows = [layer("conv1", 0, None, target)]
     rows += [layer(name, i // 6, structure, target) for i, name in enumerate(layer_names)]
     scopes = {"pruned": total([r for r in rows if r["structure"]]), "convs": total(rows), "model": total(rows)}
-    (path / "sparsity.json").write_text(json.dumps({"layers": rows, **scopes}))
     if state == "done":
         final = asked | {
             "seed": seed,
@@ -80,6 +79,7 @@ def write_run(
         }
         final |= {"sparsity_requested": target, "sparsity_true": scopes["pruned"]["sparsity"], "macs": 41_000_000}
         final |= {"sparse_macs": 13_000_000 if structure else 41_000_000, "output": str(path)}
+        (path / "sparsity.json").write_text(json.dumps({"layers": rows, **scopes}))
         (path / "summary.json").write_text(json.dumps(final | summary))
         (path / "model.safetensors").write_bytes(bytes(1_100_000))
     return path

@@ -55,7 +55,8 @@ def test_an_unfinished_run_has_a_state_and_no_gap(runs, tmp_path, state):
 
 def test_an_unfinished_dense_run_is_no_yardstick(tmp_path):
     dense = write_run(tmp_path / "dense", structure=None, state="running", seen=5)
-    assert rows(dense, write_run(tmp_path / "ck"))["ck"].gap is None
+    found = rows(dense, write_run(tmp_path / "ck"))
+    assert (found["ck"].gap, found["dense"].structure, found["dense"].sparsity_requested) == (None, None, 0)
 
 
 def test_rules_prune_though_the_structure_is_dense(tmp_path):

@@ -26,12 +26,18 @@ def test_a_finished_run_is_read_whole(runs):
 
 def test_an_unfinished_run_says_what_was_asked_for(tmp_path):
     folder = write_run(tmp_path / "run", state="preempted", seen=4, seed=7)
-    (folder / "sparsity.json").unlink()
     run = read_run(folder)
     assert run.status.reason == "SIGTERM"
     assert (run.summary.model, run.summary.structure, run.summary.seed, run.summary.epochs) == ("resnet20", "ck", 7, 12)
     assert (run.summary.top1, run.summary.sparsity_requested, len(run.epochs)) == (None, 0.7, 4)
     assert not run.dense
+
+
+def test_a_finished_run_that_goes_on_is_not_described_by_its_earlier_end(runs):
+    (runs[1] / "status.json").write_text('{"state": "running"}')
+    run = read_run(runs[1])
+    assert (run.summary.top1, run.layers, run.model_bytes, len(run.epochs)) == (None, (), None, 12)
+    assert run.summary.structure == "ck"
 
 
 def test_a_run_killed_before_its_first_epoch(tmp_path):

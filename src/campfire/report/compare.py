@@ -68,7 +68,6 @@ def load(folders: Iterable[str | Path]) -> Report:
 
 def dense_twin(run: Run, runs: Sequence[Run]) -> Run | None:
     """The finished dense run of the same model on the same data, of several the one configured most alike."""
-
     if run.dense or not run.done:
         return None
     twins = [other for other in runs if other.done and other.dense and _key(other) == _key(run)]
@@ -95,7 +94,7 @@ def row_of(run: Run, twin: Run | None = None) -> Row:
         top5=_or(asked.top5, last and last.eval_top5),
         gap=None if top1 is None or against is None else top1 - against,
         against=twin.name if twin else None,
-        sparsity_requested=_or(asked.sparsity_requested, last and last.sparsity_requested),
+        sparsity_requested=0.0 if run.dense else _or(asked.sparsity_requested, last and last.sparsity_requested),
         sparsity_pruned=_or(asked.sparsity_true, _zeros(run.pruned), last and last.sparsity_true),
         sparsity_convs=_zeros(run.convs),
         sparsity_model=_zeros(run.model),

@@ -29,12 +29,14 @@ def render(report: Report, curves: Mapping[str, str] = NOTHING, layers: Mapping[
     """The whole report; ``curves`` maps a plot's name, ``layers`` a run's name, to the path of the figure."""
     parts = ["# campfire report", *_comparison(report)]
     parts += [f"![{name} per epoch]({path})" for name, path in curves.items()]
-    parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in [*report.warnings, *report.notes])]
+    if notes := [*report.warnings, *report.notes]:
+        parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
     for run in report.runs:
         parts += _run(run, layers.get(run.name))
     if config := config_rows(report.runs):
         parts += ["## Where the runs differ", _side_by_side(report.runs, config)]
-    parts += ["## Environment", _side_by_side(report.runs, environment_rows(report.runs))]
+    if environment := environment_rows(report.runs):
+        parts += ["## Environment", _side_by_side(report.runs, environment)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -29,7 +29,8 @@ def notes_on(runs: Sequence[Run], against: Mapping[str, str | None]) -> Iterator
         )
         yield (
             "A mask alone brings no speed: dense kernels multiply the zeros too, and seconds and images per second are "
-            "of dense-equivalent training with masks. MACs kept is the work left to a kernel that skips the zeros. Kept weights and MACs are of the whole model."
+            "of dense-equivalent training with masks. MACs kept is the work left to a kernel that skips the zeros. "
+            "Kept weights and MACs are of the whole model."
         )
     if any(run.summary.best_top1 is not None for run in runs):
         yield "Top-1 is of the last epoch, whose weights are in model.safetensors, not of the best one."
@@ -51,7 +52,7 @@ def _gaps(runs: Sequence[Run], against: Mapping[str, str | None]) -> Iterator[st
     for run in runs:
         dense = by_name.get(against[run.name] or "")
         if dense is None:
-            if run.done and not run.dense:
+            if len(runs) > 1 and run.done and not run.dense:
                 pair = f"{run.summary.model or 'its model'} on {run.summary.data or 'its data'}"
                 yield f"{run.name} has no gap: no finished dense run of {pair} is among these."
             continue

@@ -44,19 +44,21 @@ def read_run(folder: str | Path) -> Run:
     """One run directory, finished or not; raises as `read_runs` does."""
     path = Path(folder)
     check_is_run(path)
-    sparsity, config = _json(path / "sparsity.json"), dict(_flat(_yaml(path / "config.yaml")))
-    totals = {scope: _as(Total, sparsity.get(scope) or {}, path / "sparsity.json") for scope in Run.SCOPES}
+    status = _as(Status, _json(path / "status.json"), path / "status.json")
+    config = dict(_flat(_yaml(path / "config.yaml")))
+    done = status.state == "done"  # until then, files of an earlier end may lie there
+    sparsity = _json(path / "sparsity.json") if done else {}
     return Run(
         path=path,
         name=path.resolve().name,
-        status=_as(Status, _json(path / "status.json"), path / "status.json"),
-        summary=_summary(path, config),
+        status=status,
+        summary=_summary(path, config, done),
         epochs=_epochs(path / "metrics.jsonl"),
         layers=_as(tuple[Layer, ...], sparsity.get("layers") or (), path / "sparsity.json"),
         config=config,
         environment=dict(_flat(_json(path / "env.json"))),
-        model_bytes=_size(path / "model.safetensors"),
-        **totals,
+        model_bytes=_size(path / "model.safetensors") if done else None,
+        **{scope: _as(Total, sparsity.get(scope) or {}, path / "sparsity.json") for scope in Run.SCOPES},
     )
 
 
@@ -132,8 +134,8 @@ def _epochs(path: Path) -> tuple[Epoch, ...]:
     return tuple(records[key] for key in sorted(records))
 
 
-def _summary(path: Path, config: Mapping[str, str]) -> Summary:
-    if (path / "summary.json").exists():
+def _summary(path: Path, config: Mapping[str, str], done: bool) -> Summary:
+    if done and (path / "summary.json").exists():
         return _as(Summary, _json(path / "summary.json"), path / "summary.json")
     asked = {name: config[key] for name, key in ASKED.items() if key in config}
     return _as(Summary, asked, path / "config.yaml")
