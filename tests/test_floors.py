@@ -19,7 +19,7 @@ FLOORS = [
     {"nn", "testing"},
     {"compress"},
     {"export", "report"},
-    {"training"},
+    {"training", "bench"},
     {"sweep", "cli"},
     {"__init__", "__main__"},
 ]
