@@ -11,7 +11,7 @@ EPOCHS ?= 24
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("campfire needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vision]'
 	@touch $@
 
 # The main job on real images: the same network dense and sparse, then both side by side.
@@ -24,7 +24,7 @@ test: $(STAMP)
 	$(BIN)/python -m ruff check src tests bench examples
 	$(BIN)/python -m ruff format --check --quiet src tests bench examples
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 # What takes minutes: real training runs, killed and resumed many times.
 slow: $(STAMP)

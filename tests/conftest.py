@@ -7,6 +7,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("campfire", deadline=None, derandomize=True)  # the same examples always, however slow the machine
+settings.load_profile("campfire")
 
 
 def _define_missing_operators() -> torch.library.Library:

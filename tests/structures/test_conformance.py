@@ -27,7 +27,7 @@ sparsities = st.lists(st.floats(0, 0.99), min_size=1, max_size=4)
 
 @pytest.mark.parametrize("spec", EVERY)
 @given(shape=shapes, steps=sparsities, seed=st.integers(0, 999))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_structure_conforms_on_any_shape(spec: str, shape, steps, seed: int) -> None:
     structure = named(spec)
     if not structure.why_not(shape):
