@@ -14,6 +14,9 @@ from campfire.methods import named
 LIST = Steps(((1, 0.25), (3, 0.5), (5, 0.75)))
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")
+
+
 def model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.Flatten())

@@ -1,15 +1,19 @@
 """A small network, its training, and the promise that a pruner makes."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD
 
-from campfire import Pruner
+from campfire import Era, OneShot, Pruner
 from campfire.mask import view4
 
 PRUNED = {"body": (16, 8, 3, 3), "point": (16, 16, 1, 1)}  # the default scope: `stem` is the first convolution
+ONCE = OneShot(0, 0.5)
+ERA = Era(1, 4, 0.7)  # epochs 1 .. 5
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -70,3 +74,35 @@ def assert_true_to_masks(pruner: Pruner, *optimizers: torch.optim.Optimizer, sta
             assert view4(state)[mask.keep].any(), f"{name}: the state of living weights is gone"
         if state_tensors is not None:
             assert len(found) == state_tensors, f"{name}: {len(found)} state tensors were looked at"
+
+
+def run(
+    model: nn.Module, rules: Any, schedule: Any = ERA, epochs: int = 7, pace: int = 2, **kwargs: Any
+) -> Iterator[Pruner]:
+    """A training; yields the pruner after every step."""
+    optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
+    pruner = Pruner(model, rules, schedule, **kwargs).attach(optimizer, steps_per_epoch=pace)
+    for step in range(epochs * pace):
+        train(model, [optimizer], [step])
+        yield pruner
+
+
+def structures(model: nn.Module, rules: Any) -> dict[str, str]:
+    return {name: str(layer.structure) for name, layer in Pruner(model, rules, ONCE).layers.items()}
+
+
+def reasons(model: nn.Module, rules: Any) -> dict[str, str | None]:
+    return {row.name: row.reason for row in Pruner(model, rules, ONCE).report().layers if row.structure is None}
+
+
+def pruned(model: nn.Module | None = None) -> tuple[nn.Module, SGD, Pruner]:
+    """A model, its optimizer, and a pruner that will prune at the first step."""
+    model = net() if model is None else model
+    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+    pruner = Pruner(model, "ck", OneShot(0, 0.7)).attach(optimizer, steps_per_epoch=2)
+    return model, optimizer, pruner
+
+
+def zeros(model: nn.Module, pruner: Pruner) -> bool:
+    """Whether every weight of ``model`` that is dead in the pruner is zero."""
+    return not any(view4(model.get_submodule(n).weight)[~m.keep].any() for n, m in pruner.masks.items())

@@ -1,33 +1,14 @@
-"""The model stays the user's: copied, pickled, cast, averaged, compiled."""
-
-import copy
-import gc
-import io
-import pickle
-import warnings
-import weakref
+"""The model stays the user's: cast, averaged, compiled, in any memory format."""
 
 import pytest
 import torch
-from pruner_nets import assert_true_to_masks, loss_of, net, train
+from pruner_nets import assert_true_to_masks, loss_of, net, pruned, train, zeros
 from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from campfire import OneShot, Pruner
-from campfire.errors import UsageError
-from campfire.mask import view4
-
-
-def pruned(model: nn.Module | None = None) -> tuple[nn.Module, SGD, Pruner]:
-    model = net() if model is None else model
-    optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
-    pruner = Pruner(model, "ck", OneShot(0, 0.7)).attach(optimizer, steps_per_epoch=2)
-    return model, optimizer, pruner
-
-
-def zeros(model: nn.Module, pruner: Pruner) -> bool:
-    return not any(view4(model.get_submodule(n).weight)[~m.keep].any() for n, m in pruner.masks.items())
+from campfire.errors import CampfireError, UsageError
 
 
 def test_class_keys_and_dtypes_never_change():
@@ -83,7 +64,7 @@ def test_channels_last(when):
 def test_the_masks_do_not_depend_on_the_memory_format():
     sums = []
     for layout in (torch.contiguous_format, torch.channels_last):
-        model, optimizer, pruner = pruned(net().to(memory_format=layout))
+        _, optimizer, pruner = pruned(net().to(memory_format=layout))
         optimizer.step()
         sums.append({n: m.checksum() for n, m in pruner.masks.items()})
     assert sums[0] == sums[1]
@@ -155,78 +136,6 @@ def test_apply_after_the_weights_were_replaced():
     assert zeros(model, pruner)
 
 
-def test_deepcopy_is_free_of_the_pruner():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    twin = copy.deepcopy(model)
-    assert zeros(twin, pruner)
-    loss_of(twin, 0).backward()
-    assert twin.body.weight.grad[~pruner.masks["body"].keep].any()  # the copy is an ordinary dense model
-    assert model.body.weight.grad is not twin.body.weight.grad
-    train(model, [optimizer], range(2, 4))
-    assert_true_to_masks(pruner, optimizer)
-
-
-def test_deepcopy_and_pickle_of_the_optimizer():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    twin, clone = copy.deepcopy((model, optimizer))
-    train(twin, [clone], [2])
-    assert pruner.steps == 2  # the copy does not drive the clock
-    pickle.loads(pickle.dumps(optimizer))
-
-
-def test_pickle_and_torch_save():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torch warns of tensors with hooks
-        twin = pickle.loads(pickle.dumps(model))
-        buffer = io.BytesIO()
-        torch.save(model.state_dict(), buffer)
-    assert zeros(twin, pruner)
-    assert type(twin) is type(model)
-    assert b"campfire" not in pickle.dumps(model)
-    assert b"campfire" not in buffer.getvalue()
-
-
-def test_detach_takes_every_hook_off():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    pruner.detach()
-    pruner.detach()
-    train(model, [optimizer], range(2, 4))
-    assert not zeros(model, pruner)
-    assert pruner.steps == 2
-    pruner.attach(optimizer, steps_per_epoch=2)
-    train(model, [optimizer], [4])
-    assert_true_to_masks(pruner, optimizer)
-    assert pruner.steps == 3
-
-
-def test_a_detached_pruner_keeps_nothing_alive():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    gone = weakref.ref(pruner)
-    pruner.detach()
-    del pruner
-    gc.disable()
-    try:
-        assert gone() is None  # by counting alone: no cycle is left
-    finally:
-        gc.enable()
-    train(model, [optimizer], [2])
-
-
-def test_dropped_while_attached():
-    model, optimizer, pruner = pruned()
-    train(model, [optimizer], range(2))
-    watched = weakref.ref(model), weakref.ref(pruner)
-    del model, optimizer, pruner
-    gc.collect()
-    assert [w() for w in watched] == [None, None]
-
-
 def test_two_pruners_on_different_layers():
     model = net()
     optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -235,3 +144,28 @@ def test_two_pruners_on_different_layers():
     train(model, [optimizer], range(3))
     assert_true_to_masks(one, optimizer)
     assert_true_to_masks(two, optimizer)
+
+
+def replaced_by_loading(model: nn.Module) -> None:
+    model.load_state_dict(net(1).state_dict(), assign=True)
+
+
+def replaced_by_parametrizing(model: nn.Module) -> None:
+    nn.utils.parametrizations.weight_norm(model.body)
+
+
+@pytest.mark.parametrize("replace", [replaced_by_loading, replaced_by_parametrizing])
+def test_a_weight_that_was_replaced_is_not_left_unmasked_in_silence(replace):
+    model, optimizer, pruner = pruned()
+    train(model, [optimizer], [0])
+    replace(model)
+    with pytest.raises(
+        CampfireError, match=r"'body' is another one now .* call detach\(\) before .* and attach\(\) after"
+    ):
+        train(model, [optimizer], [1])
+    if replace is replaced_by_loading:
+        pruner.detach()
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+        pruner.attach(optimizer, steps_per_epoch=2)
+        train(model, [optimizer], [1])
+        assert_true_to_masks(pruner, optimizer)

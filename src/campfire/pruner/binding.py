@@ -7,7 +7,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from campfire.errors import UsageError
+from campfire.errors import CampfireError, UsageError
 from campfire.pruner.layer import PrunedLayer, zero_dead_
 
 
@@ -28,6 +28,7 @@ class Binding:
         held = {id(p) for o in self.optimizers for group in o.param_groups for p in group["params"]}
         if not any(id(layer.weight) in held for layer in self.layers):
             raise UsageError("no pruned weight is in the optimizer; build it from this model's parameters()")
+        self._weights = [layer.weight for layer in self.layers]
         self._before, self._after = before_step, after_step
         self._handles: list[RemovableHandle] = [layer.hook() for layer in self.layers]
         self._handles += [o.register_step_post_hook(self._stepped) for o in self.optimizers]
@@ -44,6 +45,12 @@ class Binding:
 
     @torch.no_grad()
     def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
+        for layer, weight in zip(self.layers, self._weights, strict=True):
+            if layer.weight is not weight:
+                raise CampfireError(
+                    f"the weight of layer {layer.target.name!r} is another one now (a parametrization, or "
+                    "load_state_dict(assign=True)); call detach() before such a change and attach() after it"
+                )
         zero_dead_(self.layers, [optimizer])
         if optimizer is self.optimizers[0] and not _skipped(optimizer):
             self._after()

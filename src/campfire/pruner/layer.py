@@ -160,8 +160,10 @@ def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:
     """The layers with outputs that no weight reaches, where the structure does not mean it; and how many there are."""
     lost = {}
     for layer in layers:
-        outputs = layer.keep.flatten(1).any(1)
-        if not layer.structure.drops_outputs and (dead := int((~outputs).count_nonzero())):
+        if layer.structure.drops_outputs:
+            continue
+        outputs = layer.keep.view(torch.uint8).flatten(1).amax(1)  # any() of bools takes 50 times as long
+        if dead := outputs.numel() - int(outputs.count_nonzero()):
             lost[layer.target.name] = f"{layer.target.name} ({dead} of {outputs.numel()})"
     return lost
 

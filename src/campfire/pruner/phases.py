@@ -123,7 +123,7 @@ def _why_not_after(first: Structure, target: float, then: Structure, shape: Shap
     """Whether a mask of one structure is a legal start for the next, tried on random scores."""
     if first == then:
         return []
-    score = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    alive = torch.ones(shape, dtype=torch.bool)
+    score = torch.rand(shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    alive = torch.ones(shape, dtype=torch.bool, device="cpu")
     keep = first.project(score, first.count(shape, target), first.plan(score, target), alive)
     return then.why_invalid(Mask(keep, then.plan(score * keep, goal)))

@@ -96,6 +96,9 @@ class Pruner:
         self._verified = 0  # eras
         self._warned: set[str] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_binding": None}  # a copy is not attached
+
     # --- the clock -----------------------------------------------------------------------------------------------
 
     @property

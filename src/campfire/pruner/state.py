@@ -144,6 +144,7 @@ def _load_layer(pruner: "Pruner", name: str, state: _StateForm) -> tuple[Structu
             _check_plan(structure, shape, plans.get(name))
         structure = same[-1][0]
         plan = next((plans[name] for _, plans in reversed(same) if name in plans), {})
+        plan = {k: v.cpu() for k, v in plan.items()}
         mask = None if saved.bits is None else Mask(unpack_bits(saved.bits, shape), plan)
         _check_mask(structure, shape, mask, saved.requested)
     except CampfireError as error:
@@ -163,7 +164,7 @@ def _check_mask(structure: Structure, shape: Shape, mask: Mask | None, requested
 def _check_plan(structure: Structure, shape: Shape, plan: Plan | None) -> None:
     if plan is None:
         return
-    wanted = _forms(structure.plan(torch.ones(shape), 0.5))
+    wanted = _forms(structure.plan(torch.ones(shape, device="cpu"), 0.5))
     if _forms(plan) != wanted or not all(bool(v.isfinite().all()) for v in plan.values()):
         raise CheckpointError(f"its plan is {_forms(plan)}; {str(structure)!r} wants {wanted}, all finite")
 
