@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("campfire", deadline=None, derandomize=True)  # the same examples always, however slow the machine
+settings.register_profile(
+    "campfire", deadline=None, derandomize=True
+)  # the same examples always, however slow the machine
 settings.load_profile("campfire")
 
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from campfire.cli import main
 from PIL import Image
+
+from campfire.cli import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
