@@ -62,7 +62,7 @@ def test_a_mask_of_another_structure_is_a_damaged_checkpoint(run: Path, capsys: 
     bits[0] ^= 1
     torch.save(saved, run / "last.pt")
     assert cli.main(["eval", str(run)]) == 1
-    assert "layer 'layer2.0.conv1' of the pruner state is damaged: its mask is no 'ck'" in capsys.readouterr().err
+    assert "layer 'layer2.0.conv1' of the pruner state is damaged" in capsys.readouterr().err
 
 
 def test_load_gives_the_model_as_it_was_evaluated(trained: Result, run: Path) -> None:

@@ -15,6 +15,7 @@ from training_runs import SMALL, assert_equal_runs, records, small
 
 import campfire
 from campfire.training import Interrupted, Preempted, checkpoint
+from campfire.training.build import build
 from campfire.training.loop import Training
 
 # 1,437 training digits in batches of 128: 11 steps an epoch; the era runs from step 11 to the last step of epoch 3.
@@ -159,6 +160,8 @@ def test_a_signal_while_evaluating(whole: Path, tmp_path: Path, monkeypatch: pyt
         {
             "amp": True,
             "amp_dtype": "float16",
+            "data": "synthetic:images=128,size=16",
+            "batch_size": 32,
             "sched": "step",
             "structure": "inter-epoch",
             "era_start": 0,
@@ -170,7 +173,7 @@ def test_a_signal_while_evaluating(whole: Path, tmp_path: Path, monkeypatch: pyt
 def test_every_part_resumes(flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = campfire.train(small(**flags), output=tmp_path / "whole").output
     output = tmp_path / "run"
-    per_epoch = -(-STEPS // flags.get("grad_accum_steps", 1))
+    per_epoch = build(small(**flags)).steps_per_epoch
     with monkeypatch.context() as patched:
         stop_at(patched, 2 * per_epoch + 1, signal.SIGTERM)
         with pytest.raises(Preempted):

@@ -17,6 +17,7 @@ SMALL: dict[str, Any] = {
     "epochs": 4,
     "era_start": 1,
     "era_length": 2,
+    "img_size": 16,
     "batch_size": 128,
     "seed": 3,
     "threads": 1,

@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run: data, model, optimizer, pruner."""
 
 import dataclasses
+import inspect
 import math
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from campfire import data, models, schedules
 from campfire.config import Config, prunes
 from campfire.config.schema import Compute, Data, Pruning
 from campfire.data import ImageData
-from campfire.errors import UsageError
+from campfire.errors import UnknownName, UsageError
 from campfire.mask import view4
 from campfire.pruner import Phase, Pruner, inter_epoch, resolve, targets
 from campfire.pruner.rules import Rules, Selector
@@ -83,8 +84,7 @@ def build(config: Config) -> Parts:
     if config.model.pretrained:
         file = Path(config.model.pretrained)
         checkpoint.fill(model, checkpoint.weights(file), str(file))
-    layout: Any = torch.channels_last if config.compute.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    model = placed(model, config.compute, device)
     optimizer = make_optimizer(model, config.optim)
     half = config.compute.amp and config.compute.amp_dtype == "float16"
     scaler = torch.amp.GradScaler(device.type, enabled=half)  # pyright: ignore[reportPrivateImportUsage]
@@ -116,6 +116,12 @@ def prepare(compute: Compute) -> torch.device:
         raise UsageError(f"there is no device {name!r} here ({line}); try --device auto") from None
 
 
+def placed(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module:
+    """The model on its device, in its memory format."""
+    layout: Any = torch.channels_last if compute.channels_last else torch.contiguous_format
+    return model.to(device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+
+
 def seed(number: int) -> None:
     """Seed torch, numpy and Python."""
     torch.manual_seed(number)
@@ -123,13 +129,19 @@ def seed(number: int) -> None:
     random.seed(number)
 
 
-def load_data(settings: Data, source: str | None = None) -> ImageData:
-    """The images that the settings name, or others under the same settings."""
-    options = dict(settings.options)
+def load_data(settings: Data, source: str | None = None, **overrides: Any) -> ImageData:
+    """The images that the settings name, or others under the same settings.
+
+    Raises:
+        UsageError: they are not there, or an option is unknown.
+    """
+    options = {"skip_bad_images": settings.skip_bad_images, **settings.options, **overrides}
     if settings.img_size is not None:
-        options["image_size"] = settings.img_size
-    if settings.skip_bad_images:
-        options["skip_bad_images"] = True
+        options.setdefault("image_size", settings.img_size)
+    known = [name for name, p in inspect.signature(data.load).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise UnknownName("data option", name, known)
     return data.load(source or settings.source, **options)
 
 

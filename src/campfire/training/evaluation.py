@@ -1,7 +1,6 @@
 """How good a model is on the test images, and whether it is as sparse as it says."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from campfire.data import ImageData
 from campfire.errors import CampfireError, CheckpointError, UsageError
 from campfire.pruner import Pruner
 from campfire.training import checkpoint
-from campfire.training.build import dead_weights, load_data, make_model, make_pruner, prepare
+from campfire.training.build import dead_weights, load_data, make_model, make_pruner, placed, prepare
 
 
 class MaskViolation(CampfireError):
@@ -42,11 +41,6 @@ def autocast(compute: Compute, device: torch.device) -> contextlib.AbstractConte
     return torch.autocast(device.type, getattr(torch, compute.amp_dtype), enabled=compute.amp)
 
 
-def laid_out(x: Tensor, compute: Compute) -> Tensor:
-    """The images in the memory format of the model."""
-    return x.contiguous(memory_format=torch.channels_last) if compute.channels_last else x
-
-
 def correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
     """How many of the labels are among the k largest logits (all of them, where there are fewer classes)."""
     return (logits.topk(min(k, logits.shape[1]), dim=1).indices == y[:, None]).sum()
@@ -63,10 +57,11 @@ def measure(
     stream = data.batches(
         images, "test", settings.validation_batch_size,
         epoch=0, seed=config.run.seed, train=False, device=device, workers=settings.workers,
+        channels_last=config.compute.channels_last,
     )  # fmt: skip
     for x, y in stream:
         with autocast(config.compute, device):
-            logits = model(laid_out(x, config.compute)).float()
+            logits = model(x).float()
         loss = F.cross_entropy(logits, y, reduction="sum")
         sums += torch.stack([loss, correct(logits, y), correct(logits, y, 5), torch.tensor(len(y), device=device)])
         poll()
@@ -84,8 +79,9 @@ class Trained:
     classes: list[str]
     channels: int
     image_size: int
-    mean: list[float]
-    std: list[float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str  # of the images
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Trained:
@@ -105,9 +101,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     config = checkpoint.config_of(saved, file)
     try:
         facts, masks = saved["images"], saved["pruner"]
-        model = make_model(config, len(facts["classes"]), facts["channels"], facts["image_size"]).to(device).eval()
+        model = make_model(config, len(facts["classes"]), facts["channels"], facts["image_size"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged: {error!r}") from None
+    model = placed(model, config.compute, torch.device(device)).eval()
     pruner = make_pruner(model, config)
     if pruner is not None:
         if masks is None:
@@ -137,13 +134,12 @@ def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dic
     device = prepare(Config().compute.model_copy(update=compute))
     trained = load(path, device)
     config, pruner = trained.config, trained.pruner
-    settings = config.data.model_copy(update={"img_size": trained.image_size} if source else {})
-    images = load_data(settings, source)
+    same = {name: getattr(trained, name) for name in ("channels", "image_size", "mean", "std")}
+    images = load_data(config.data, source, **same)
     if list(images.classes) != trained.classes:
         raise UsageError(
             f"{images.name} has the classes {_some(images.classes)}, and the model was trained on {_some(trained.classes)}"
         )
-    images = dataclasses.replace(images, mean=tuple(trained.mean), std=tuple(trained.std))
     accuracy = measure(trained.model, images, config, device)
     return {
         "top1": accuracy.top1,

@@ -16,7 +16,7 @@ from campfire.config import Config, from_flags, from_tree, load, to_yaml
 from campfire.errors import Diverged, UsageError
 from campfire.training import checkpoint, environment
 from campfire.training.build import Parts, build
-from campfire.training.evaluation import Accuracy, autocast, correct, laid_out, measure
+from campfire.training.evaluation import Accuracy, autocast, correct, measure
 from campfire.training.optim import learning_rate
 from campfire.training.outcome import Result, conclude
 from campfire.training.progress import Reporter, announce, line, log, log_in
@@ -55,7 +55,7 @@ def train(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     result = train("synthetic", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
+    ...     result = train("synthetic:images=64,size=16", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
     >>> result.sparsity_true
     0.5
     """
@@ -137,6 +137,7 @@ class Training:
         stream = data.batches(
             parts.data, "train", config.data.batch_size, epoch=at.epoch, seed=config.run.seed, train=True,
             start_batch=at.batch, device=parts.device, workers=config.data.workers,
+            channels_last=config.compute.channels_last,
         )  # fmt: skip
         with self.reporter.epoch(at.epoch, config.optim.epochs, self.steps) as shown:
             began = time.perf_counter() - at.seconds
@@ -159,7 +160,7 @@ class Training:
         """Add the gradients of one batch out of a ``group`` of batches."""
         config, parts = self.config, self.parts
         with autocast(config.compute, parts.device):
-            logits = self.forward(laid_out(x, config.compute)).float()
+            logits = self.forward(x).float()
             loss = F.cross_entropy(logits, y, label_smoothing=config.optim.smoothing)
         total = loss if parts.pruner is None else loss + parts.pruner.penalty()
         parts.scaler.scale(total / group).backward()

@@ -28,6 +28,7 @@ def learning_rate(optim: Optim, step: int, steps_per_epoch: int) -> float:
     All schedules rise linearly to ``lr`` over ``warmup_epochs``. Then *cosine* falls to ``min_lr`` at the end, *step*
     falls by ``decay_rate`` every ``decay_epochs``, *onecycle* falls as the cosine to lr / 10,000, *constant* stays.
 
+    >>> from campfire.config import Config
     >>> optim = Config().optim.model_copy(update={"lr": 0.4, "epochs": 4, "warmup_epochs": 1})
     >>> [round(learning_rate(optim, step, 10), 3) for step in (0, 9, 25, 39)]
     [0.04, 0.4, 0.2, 0.001]

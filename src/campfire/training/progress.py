@@ -59,9 +59,8 @@ def announce(parts: Parts, position: Position, output: Path) -> None:
     config, images = parts.config, parts.data
     log.info("%s %s", f"continuing at step {position.step}:" if position.step else "starting:", output)
     log.info(
-        "%s on %s (%d training and %d test images of %d classes, %d pixels), %s, batch %d x %d",
-        config.model.name, images.name, len(images.train), len(images.test), len(images.classes),
-        images.image_size, parts.device, config.data.batch_size, config.optim.grad_accum_steps,
+        "%s on %s; %s, batch %d x %d",
+        config.model.name, images, parts.device, config.data.batch_size, config.optim.grad_accum_steps,
     )  # fmt: skip
     if parts.pruner is not None:
         layers = parts.report().layers

@@ -55,8 +55,16 @@ def capture(parts: Parts, position: Position) -> dict[str, Any]:
 
 def _facts(images: ImageData) -> dict[str, Any]:
     """What a model must know of the images it was made for."""
-    facts = {"classes": list(images.classes), "channels": images.channels, "image_size": images.image_size}
-    return {**facts, "mean": [float(m) for m in images.mean], "std": [float(s) for s in images.std]}
+    names = ("classes", "channels", "image_size", "mean", "std", "fingerprint")
+    return {name: getattr(images, name) for name in names}
+
+
+def _changed_images(parts: Parts, saved: Mapping[str, Any]) -> str:
+    """In what the images differ from those of the checkpoint."""
+    before, now = saved.get("images"), _facts(parts.data)
+    if not isinstance(before, Mapping):
+        return "it does not say which"
+    return ", ".join(f"{k} {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v)
 
 
 def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_change: bool = False) -> Position:
@@ -71,6 +79,8 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
             f"{origin} was trained with another configuration: {'; '.join(changed)}. "
             "Give --config of that run to go on as it was, or --allow-config-change"
         )
+    if changed := _changed_images(parts, saved):
+        raise CheckpointError(f"{origin} was trained on other images than {parts.data.name} holds now: {changed}")
     try:
         return _restore(parts, saved, origin)
     except CampfireError:
