@@ -140,6 +140,7 @@ def test_dry_run_writes_nothing(
         ({"method": "iterative", "schedule": "era"}, "does not fit this schedule"),
         ({"structure": "inter-epoch", "era_start": 0, "era_length": 3, "rules": {"fc": "fine"}}, "inter-epoch brings"),
         ({"data": "no/such/folder"}, "no/such/folder"),
+        ({"data_options": {"val_splt": 0.2}}, "no data option is called 'val_splt'; did you mean 'val_split'?"),
         ({"device": "cuda:99"}, "there is no device 'cuda:99'"),
         ({"pretrained": "none.safetensors"}, "there is no file none.safetensors"),
     ],
@@ -193,6 +194,24 @@ def test_a_change_can_be_allowed(done: Result, tmp_path: Path) -> None:
     assert result.output == tmp_path
     assert [r["epoch"] for r in records(tmp_path)] == [0, 1, 2, 3, 4]
     assert records(tmp_path)[-1]["lr"] < 0.01
+
+
+def test_a_dense_run_can_go_on_pruned(tmp_path: Path) -> None:
+    dense = campfire.train(small(structure="dense", epochs=1), output=tmp_path / "dense")
+    start = dense.output / "last.pt"
+    torch.save(checkpoint.load(start) | {"best": 100.0}, start)
+    result = campfire.train(small(), output=tmp_path / "ck", resume=start, allow_config_change=True)
+    assert [r["sparsity_requested"] for r in records(result.output)] == pytest.approx([0, 0, 0.6125, 0.7])
+    assert result.summary["best_top1"] == result.top1  # not the dense weights'
+    assert json.loads((dense.output / "status.json").read_text())["epoch"] == 1
+
+
+def test_other_images_than_the_checkpoints(tmp_path: Path) -> None:
+    flags = {"data": "synthetic:images=64,size=16", "epochs": 1, "structure": "dense", "batch_size": 32}
+    start = campfire.train(small(**flags), output=tmp_path / "run").output
+    other = small(**flags | {"data": "synthetic:images=64,size=16,seed=1", "epochs": 2})
+    with pytest.raises(CheckpointError, match=r"trained on other images than synthetic holds now: .*fingerprint"):
+        campfire.train(other, resume=start, allow_config_change=True)
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

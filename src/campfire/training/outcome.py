@@ -48,7 +48,8 @@ def conclude(parts: Parts, position: Position, folder: RunDirectory) -> dict[str
     if parts.pruner is not None and (wrong := dead_weights(parts.final, parts.pruner)):
         raise MaskViolation("; ".join(wrong))
     report = parts.report()
-    log.info("%s", report)
+    if parts.pruner is not None:
+        log.info("%s", report)
     result = summary(parts, position, report) | {"output": str(folder.path)}
     checkpoint.save_weights(folder.path / "model.safetensors", parts.final)
     folder.write_json("sparsity.json", report.to_dict())

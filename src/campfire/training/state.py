@@ -79,14 +79,17 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
             f"{origin} was trained with another configuration: {'; '.join(changed)}. "
             "Give --config of that run to go on as it was, or --allow-config-change"
         )
-    if changed := _changed_images(parts, saved):
-        raise CheckpointError(f"{origin} was trained on other images than {parts.data.name} holds now: {changed}")
+    if images := _changed_images(parts, saved):
+        raise CheckpointError(f"{origin} was trained on other images than {parts.data.name} holds now: {images}")
     try:
-        return _restore(parts, saved, origin)
+        position = _restore(parts, saved, origin)
     except CampfireError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         raise CheckpointError(f"{origin} is damaged, or of another run ({type(error).__name__}: {error})") from None
+    if any(change.startswith("pruning.") for change in changed):
+        position.best = -1.0  # of weights that were pruned otherwise
+    return position
 
 
 def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
