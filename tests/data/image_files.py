@@ -52,8 +52,9 @@ def python2_pickle(pixels: np.ndarray, labels: Sequence[int], key: bytes = b"lab
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
 
-    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xff" * 2
-    dtype = dtype.replace(b"NNNJ\xff\xff\xff\xffNNN", b"NNNJ\xff\xff\xff\xff") + b"K\x00tb"
+    minus_one = b"J" + struct.pack("<i", -1)
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R"
+    dtype += b"(K\x03" + text(b"|") + b"NNN" + 2 * minus_one + b"K\x00tb"
     shape = b"".join(b"J" + struct.pack("<i", n) for n in pixels.shape) + b"\x86"
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R(K\x01"
     array += shape + dtype + b"\x89" + text(pixels.tobytes()) + b"tb"

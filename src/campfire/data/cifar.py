@@ -65,7 +65,7 @@ def read(root: Path) -> Source:
 
 def _names(path: Path, layout: Layout) -> list[str]:
     if path.suffix == ".txt":
-        return path.read_text(encoding="utf-8").split()
+        return path.read_text(encoding="utf-8", errors="replace").split()
     return read_names(path, "label_names" if layout.labels == "labels" else "fine_label_names")
 
 

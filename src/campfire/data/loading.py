@@ -72,10 +72,10 @@ def load(
     >>> print(load("digits"))
     digits: 1,437 training and 360 test images in 10 classes, 1 x 32 x 32, in memory
     """
-    if (image_size is not None and image_size < 1) or channels not in (None, 1, 3) or workers < 0:
-        raise UsageError(
-            f"wanted image_size >= 1, channels 1 or 3, and workers >= 0; got {image_size}, {channels} and {workers}"
-        )
+    _check_options(image_size=image_size, channels=channels, workers=workers, memory_limit=memory_limit)
+    for name, numbers in (("mean", mean), ("std", std)):
+        if numbers is not None and not (isinstance(numbers, list | tuple) and all(map(_is_number, numbers))):
+            raise UsageError(f"{name} is one number for each channel, such as [0.5, 0.5, 0.5]; got {numbers!r}")
     found = _split(_find(source, val_split), val_split)
     wanted = _Wanted(image_size, channels, skip_bad_images, workers, memory_limit)
     train, test, size, channels = _settle(found, wanted)
@@ -87,6 +87,20 @@ def load(
     mirror = next(choice for choice in (flip, found.flip, channels == 3) if choice is not None)
     pad = None if isinstance(train, FileSet) and size > SMALL else 4
     return ImageData(found.name, found.classes, train, test, size, channels, mean, std, mirror, pad)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_options(**given: object) -> None:
+    """They may come from a configuration file, where anything can stand."""
+    for name, value in given.items():
+        least = 1 if name in ("image_size", "channels") else 0
+        whole = isinstance(value, int) and _is_number(value) and value >= least
+        if value is not None and (not whole or (name == "channels" and value not in (1, 3))):
+            wanted = "1 or 3" if name == "channels" else f"a whole number from {least} up"
+            raise UsageError(f"{name} is {wanted}; got {value!r}")
 
 
 def _find(source: str | os.PathLike[str], val_split: float | None) -> Source:

@@ -19,8 +19,8 @@ def stratified(labels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray
     >>> len(stay), np.array([0, 0, 0, 0, 1, 1, 1, 1])[held].tolist()
     (6, [0, 1])
     """
-    if not 0 < share < 1:
-        raise UsageError(f"val_split is the share of the images to hold out, between 0 and 1; got {share}")
+    if not (isinstance(share, float | int) and 0 < share < 1):
+        raise UsageError(f"val_split is the share of the images to hold out, between 0 and 1; got {share!r}")
     counts = np.bincount(labels)
     if (lonely := np.flatnonzero(counts == 1)).size:
         raise UsageError(f"val_split needs two images of every class; class number {lonely[0]} has one")

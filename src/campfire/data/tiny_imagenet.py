@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from campfire.data import folder
+from campfire.data.decode import EXTENSIONS
 from campfire.data.sets import FileSet
 from campfire.data.source import Source, some
 from campfire.errors import UsageError
@@ -24,11 +25,11 @@ def read(root: Path) -> Source:
     found = folder.read(root, own_test=False)
     number = {wnid: label for label, wnid in enumerate(found.classes)}
     names, labels = [], []
-    for at, line in enumerate((root / _LABELS).read_text(encoding="utf-8").splitlines(), 1):
+    for at, line in enumerate((root / _LABELS).read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         name, wnid = (*line.split("\t"), "")[:2]
-        if wnid not in number or Path(name).name != name:
+        if wnid not in number or Path(name).name != name or not name.lower().endswith(EXTENSIONS):
             raise UsageError(
-                f"{root / _LABELS}, line {at}: wanted FILE<tab>CLASS with a class of train/ "
+                f"{root / _LABELS}, line {at}: wanted IMAGE<tab>CLASS with a class of train/ "
                 f"({some(found.classes)}); got {line!r}"
             )
         names.append(name)
