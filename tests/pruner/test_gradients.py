@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW
 
 from campfire import Era, OneShot, Pruner
+from campfire.methods.gradual import Gradual
 
 
 def stepped() -> tuple[nn.Sequential, SGD, Pruner]:
@@ -148,3 +149,33 @@ def test_no_optimizer_state_is_made_up():
     assert model.point.weight not in optimizer.state
     assert len(same_shaped_state(optimizer, model.body.weight)) == 2
     assert set(PRUNED) == {"body", "point"}
+
+
+class Watching(Gradual):
+    """Writes down when it is called."""
+
+    def before_step(self, pruner, epoch):
+        log.append(f"before {epoch}")
+
+    def after_step(self, pruner, epoch):
+        log.append(f"after {epoch}")
+
+
+log: list[str] = []
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_methods_do_not_see_a_skipped_step(fused):
+    log.clear()
+    model = net()
+    optimizer = SGD(model.parameters(), lr=0.01, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    Pruner(model, "ck", Era(0, 2, 0.75), method=Watching()).attach(optimizer, steps_per_epoch=1)
+    for step in range(3):
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model, step)).backward()
+        if step == 1:
+            model.head.weight.grad[0, 0] = torch.inf
+        scaler.step(optimizer)
+        scaler.update()
+    assert log == ["before 0.0", "after 0.0", "before 1.0", "after 1.0"]

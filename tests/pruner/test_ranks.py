@@ -90,6 +90,7 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
     results = {name: scene(rank) for name, scene in SCENES.items()}
     torch.save(results, f"{folder}/{rank}.pt")
+    dist.barrier()  # nobody hangs up while the other still listens
     dist.destroy_process_group()
 
 

@@ -7,8 +7,9 @@ import torch
 from pruner_nets import ERA, net, run, train
 from torch.optim import SGD
 
-from campfire import Era, OneShot, Pruner
+from campfire import Era, OneShot, Pruner, Steps
 from campfire.errors import CampfireError, UsageError
+from campfire.structures.combined import Combined
 
 
 def test_taylor_prunes_by_weight_times_gradient():
@@ -87,3 +88,29 @@ def test_a_wrong_list_is_told_before_training(allocation, message):
 def test_an_allocation_that_forgets_a_layer():
     with pytest.raises(UsageError, match="layer 'point' got None"):
         list(run(net(), "ck", OneShot(0, 0.5), epochs=1, allocation=lambda shapes, s, saliency: {"body": s}))
+
+
+# --- plans -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "goal"),
+    [
+        ({"schedule": Era(0, 3, 0.7)}, 0.7),
+        ({"schedule": Era(0, 3, 0.7), "allocation": {"body": 0.5}}, 0.5),
+        ({"schedule": Steps(((0, 0.3), (2, 0.6))), "method": "iterative:threshold=0.1"}, 0.6),
+    ],
+)
+def test_a_plan_is_made_once_and_for_the_final_sparsity(kwargs, goal, monkeypatch):
+    goals, plan = [], Combined.plan
+    monkeypatch.setattr(Combined, "plan", lambda self, score, goal: goals.append(goal) or plan(self, score, goal))
+    *_, pruner = run(net(), {"body": "combined"}, epochs=4, **kwargs)
+    assert goals == [goal]
+    assert float(pruner.masks["body"].plan["goal"]) == goal
+
+
+def test_the_dead_have_no_saliency():
+    *_, pruner = run(net(), "ck", OneShot(0, 0.5), epochs=1, score="random")
+    saliencies = pruner.saliencies(pruner.stages[0])
+    for name, mask in pruner.masks.items():
+        assert torch.equal(saliencies[name] > 0, mask.keep.flatten())
