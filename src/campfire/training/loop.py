@@ -55,7 +55,8 @@ def train(
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     result = train("synthetic:images=64,size=16", model="resnet8", epochs=1, sparsity=0.5, output=f"{folder}/run")
+    ...     data = "synthetic:images=64,size=16"
+    ...     result = train(data, model="resnet8", epochs=1, batch_size=16, sparsity=0.5, output=f"{folder}/run")
     >>> result.sparsity_true
     0.5
     """
