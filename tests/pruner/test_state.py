@@ -1,6 +1,7 @@
 """The state of a pruner: safe to load, complete, and refused by name where it belongs elsewhere."""
 
 import copy
+import functools
 from typing import Any
 
 import pytest
@@ -173,3 +174,16 @@ def test_after_a_resume_wrong_use_is_still_told():
     pruner.load_state_dict(trained().state_dict())
     with pytest.raises(UsageError, match="no pruned weight"):
         pruner.attach(SGD(net().parameters(), lr=0.1), steps_per_epoch=1)
+
+
+class OwnScore:
+    def __call__(self, weight, grad):
+        return weight.abs()
+
+
+@pytest.mark.parametrize("make", [OwnScore, lambda: functools.partial(lambda w, g, p: w.abs() ** p, p=2)])
+def test_a_score_of_ones_own_is_recognised_in_another_process(make):
+    """Its name is saved, not its address."""
+    fresh(score=make()).load_state_dict(fresh(score=make()).state_dict())
+    with pytest.raises(CheckpointError, match=r"the score is 'magnitude' here and '(OwnScore|partial)' in"):
+        fresh().load_state_dict(fresh(score=make()).state_dict())

@@ -49,13 +49,13 @@ class Pruner:
     >>> from campfire import Era, Pruner
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 16, 2))
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    >>> pruner = Pruner(model, "ck", Era(start=0, length=1, target=0.75)).attach(optimizer, steps_per_epoch=2)
+    >>> pruner = Pruner(model, "ck", Era(start=0, length=1, target=0.5)).attach(optimizer, steps_per_epoch=2)
     >>> for _ in range(4):  # the loop as it was
     ...     optimizer.zero_grad()
     ...     model(torch.randn(4, 3, 8, 8)).square().mean().backward()
     ...     _ = optimizer.step()
     >>> pruner.sparsity, int((model[2].weight == 0).sum()), pruner.frozen
-    (0.75, 432, True)
+    (0.5, 288, True)
     """
 
     def __init__(
@@ -84,12 +84,11 @@ class Pruner:
         self.stages = bind(phases, found, refused)
         self._dense = {**self.stages[0].dense, **{r.name: r.reason for r in refused}}
         score = scores.named(score, seed) if isinstance(score, str) else score
+        first = {n: structure for stage in reversed(self.stages) for n, structure in stage.structures.items()}
         self.layers = {
-            t.name: PrunedLayer(t, structure, for_layer(score, t.name))
-            for t in found
-            if (structure := next((s.structures[t.name] for s in self.stages if t.name in s.structures), None))
+            t.name: PrunedLayer(t, first[t.name], for_layer(score, t.name)) for t in found if t.name in first
         }
-        self._settings = {"score": _spelled(score), "allocation": _spelled(allocation), "every": every}
+        self.settings = {"score": state.spelled(score), "allocation": state.spelled(allocation), "every": every}
         self._allocate = sharing.allocation_of(allocation, self.stages, self.layers)
         self._clock = Clock()
         self._binding: Binding | None = None
@@ -252,9 +251,3 @@ class Pruner:
         state.load_into(self, saved)
         self.apply()
         self.verify()
-
-
-def _spelled(part: Any) -> str:
-    if isinstance(part, Mapping):
-        return repr(dict(sorted(part.items())))
-    return part if isinstance(part, str) else getattr(part, "__qualname__", None) or repr(part)

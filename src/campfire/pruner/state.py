@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -67,7 +68,7 @@ def state_of(pruner: "Pruner") -> dict[str, Any]:
     """Everything a resume needs: tensors, numbers, strings, lists and dicts only."""
     return {
         "version": VERSION,
-        "settings": dict(pruner._settings),
+        "settings": dict(pruner.settings),
         "clock": dict(vars(pruner._clock)),
         "stages": [
             {
@@ -208,3 +209,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def spelled(part: Any) -> str:
+    """A score or an allocation as a checkpoint names it: the same in every process."""
+    if isinstance(part, Mapping):
+        return repr(dict(sorted(part.items())))
+    if isinstance(part, str) or is_dataclass(part):
+        return str(part)
+    return getattr(part, "__qualname__", type(part).__qualname__)
