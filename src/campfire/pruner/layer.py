@@ -64,7 +64,7 @@ class PrunedLayer:
         if self._mask is None:
             return None
         like, cached = self.weight, self._factor
-        if cached is None or _kind(cached) != _kind(like):
+        if cached is None or not _alike(cached, like):
             self._factor = cached = torch.empty_like(like.detach()).copy_(self._mask.keep.view(like.shape))
         return cached
 
@@ -127,6 +127,7 @@ class PrunedLayer:
         )
 
 
+@torch.no_grad()
 def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
     """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
     optimizers = list(optimizers)
@@ -136,11 +137,13 @@ def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = 
         if (factor := layer.factor()) is None:
             continue
         weight = layer.weight
-        mine = [weight] if weight.grad is None or not grads else [weight, weight.grad]
+        mine = [weight]
+        if grads and weight.grad is not None:
+            mine.append(weight.grad)
         for optimizer in optimizers:
             state = optimizer.state.get(weight, {}).values()
-            mine += (v for v in state if torch.is_tensor(v) and v.shape == weight.shape)
-        tensors += (t.detach() for t in mine)
+            mine += [v for v in state if isinstance(v, Tensor) and v.shape == weight.shape]
+        tensors += mine
         factors += [factor] * len(mine)
     if tensors:
         torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
@@ -168,8 +171,8 @@ def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:
     return lost
 
 
-def _kind(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.dtype, tensor.device, tensor.stride()
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and a.stride() == b.stride()
 
 
 def for_layer(score: Score, name: str) -> Score:
