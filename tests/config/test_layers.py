@@ -47,6 +47,11 @@ def test_yaml_round_trip() -> None:
     assert "era_start: 6.0  # derived" in text
 
 
+def test_a_sparsity_for_each_layer() -> None:
+    config, _ = merge([from_flags({"allocation": "erk"}), from_sets(["pruning.allocation.layer1.0.conv1=0.5"])])
+    assert config.pruning.allocation == {"layer1.0.conv1": 0.5}
+
+
 def test_numbers_that_yaml_reads_as_text() -> None:
     assert merge([from_sets(["optim.lr=1e-3"])])[0].optim.lr == 0.001
 

@@ -211,9 +211,10 @@ def test_killed_at_random_moments(whole: Path, tmp_path: Path, seed: int) -> Non
     chance, output = random.Random(seed), tmp_path / "run"
     flags = ["--output", str(output), "--resume", "--recovery-interval", "3", "--config", str(whole / "config.yaml")]
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-m", "campfire", "train", *flags], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "campfire", "train", *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _wait_for_change(output / "status.json", process)
-        time.sleep(chance.random() * 0.8)
+        time.sleep(chance.random() * 0.25)
         process.kill()
         process.wait()
     campfire.train(small(), output=output, resume="auto")

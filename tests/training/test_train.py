@@ -210,8 +210,10 @@ def test_other_images_than_the_checkpoints(tmp_path: Path) -> None:
     flags = {"data": "synthetic:images=64,size=16", "epochs": 1, "structure": "dense", "batch_size": 32}
     start = campfire.train(small(**flags), output=tmp_path / "run").output
     other = small(**flags | {"data": "synthetic:images=64,size=16,seed=1", "epochs": 2})
-    with pytest.raises(CheckpointError, match=r"trained on other images than synthetic holds now: .*fingerprint"):
-        campfire.train(other, resume=start, allow_config_change=True)
+    with pytest.raises(
+        CheckpointError, match=r"images.fingerprint is \w+ here and \w+ in the .*optim.epochs is 2 here"
+    ):
+        campfire.train(other, resume=start)
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +289,26 @@ def test_one_and_two_epochs_reach_the_target(tmp_path: Path) -> None:
         summary = campfire.train(small(**flags), output=tmp_path / str(epochs)).summary
         assert summary["sparsity_requested"] == pytest.approx(0.7)
         assert summary["best_top1"] is not None
+
+
+def test_a_sparsity_for_each_layer() -> None:
+    lines = {"layer2.0.conv1": 0.5, "layer2.0.conv2": 0.75}
+    parts = build(small(structure="dense", rules=dict.fromkeys(lines, "ck"), allocation=lines))
+    assert parts.pruner is not None
+    parts.pruner.update(parts.pruner.stages[0], 0.7)
+    assert {r.name: r.true for r in parts.report().layers if r.structure} == lines
+
+
+def test_images_may_have_moved(tmp_path: Path) -> None:
+    flags = {"epochs": 1, "structure": "dense", "batch_size": 32}
+    run = campfire.train(small(**flags, data="synthetic:images=64,size=16"), output=tmp_path / "run").output
+    again = campfire.train(small(**flags, data="synthetic:size=16,images=64"), resume=run)
+    assert len(records(again.output)) == 1
+
+
+def test_resume_auto_needs_an_output() -> None:
+    with pytest.raises(UsageError, match="--resume auto looks into --output"):
+        campfire.train(small(), resume="auto")
 
 
 def test_more_than_one_process_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def merge(layers: Iterable[Layer]) -> tuple[Config, dict[str, str]]:
             if f"{section}.{key}" not in OPTIONS:
                 raise UsageError(f"{layer.origin}: {_unknown(path)}")
             if inner:  # one entry of a mapping: pruning.rules.layer1.*
-                value = {**(tree[section].get(key) or {}), inner: value}
+                before = tree[section].get(key)
+                value = {**(before if isinstance(before, Mapping) else {}), inner: value}
             tree[section][key] = value
             origins[f"{section}.{key}"] = layer.origin
     try:

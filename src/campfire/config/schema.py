@@ -71,7 +71,10 @@ class Pruning(Section):
     )
     steps: Pairs = option(None, "EPOCH:SPARSITY pairs of the steps schedule; default: three across the era")
     score: str = option("magnitude", "what makes a weight matter: magnitude, taylor or random")
-    allocation: str = option("uniform", "how the target is shared among layers: uniform, erk or global")
+    allocation: str | dict[str, float] = option(
+        "uniform",
+        "how the target is shared among layers: uniform, erk, global, or (in a file) a sparsity for each layer",
+    )
     update_interval: int = option(1, "training steps between mask updates", ge=1)
 
 
@@ -99,7 +102,7 @@ class Optim(Section):
 class Compute(Section):
     """device and precision"""
 
-    device: str = option("auto", "auto, cpu, cuda, cuda:1, mps", free=True)
+    device: str = option("auto", "auto, cpu, cuda or cuda:1", free=True)
     threads: int | None = option(None, "CPU threads; default: as torch chooses", free=True, ge=1)
     amp: bool = option(False, "mixed precision")
     amp_dtype: Literal["bfloat16", "float16"] = option("bfloat16", "of mixed precision; float16 scales its gradients")

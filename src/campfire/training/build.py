@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,16 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from campfire import data, models, schedules
-from campfire.config import Config, prunes
-from campfire.config.schema import Compute, Data, Pruning
+from campfire import data, models
+from campfire.config import Config
+from campfire.config.schema import Compute, Data
 from campfire.data import ImageData
 from campfire.errors import UnknownName, UsageError
-from campfire.mask import view4
-from campfire.pruner import Phase, Pruner, inter_epoch, resolve, targets
-from campfire.pruner.rules import Rules, Selector
-from campfire.schedules import Schedule
+from campfire.pruner import Pruner, targets
 from campfire.sparsity import LayerSparsity, SparsityReport
-from campfire.structures import Structure, named
 from campfire.training import checkpoint
 from campfire.training.optim import make_optimizer
+from campfire.training.pruning import check_reached, make_pruner
 
 SMALL = 64  # pixels: up to here a 3x3 stem without pooling
 
@@ -92,7 +90,7 @@ def build(config: Config) -> Parts:
     ema = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if config.optim.model_ema else None
     parts = Parts(config, images, device, model, optimizer, make_pruner(model, config), scaler, ema)
     if parts.pruner is not None:
-        _check_reached(parts.pruner, config.optim.epochs, parts.steps_per_epoch)
+        check_reached(parts.pruner, config.optim.epochs, parts.steps_per_epoch)
         parts.pruner.attach(optimizer, parts.steps_per_epoch)
     return parts
 
@@ -108,6 +106,7 @@ def prepare(compute: Compute) -> torch.device:
     if compute.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     name = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.empty(0, device=name).device
@@ -159,77 +158,3 @@ def make_model(config: Config, classes: int, channels: int, image_size: int) -> 
     name = config.model.name or ""
     stem = {"small_input": image_size <= SMALL} if name in models.names() else {}  # others have the stem they have
     return models.create(name, num_classes=classes, in_channels=channels, **{**stem, **config.model.kwargs})
-
-
-def make_pruner(model: nn.Module, config: Config) -> Pruner | None:
-    """The pruner that the configuration asks for; None for a dense run."""
-    pruning = config.pruning
-    if not prunes(pruning):
-        return None
-    phased = pruning.structure == "inter-epoch"
-    return Pruner(
-        model,
-        _phases(pruning) if phased else _rules(model, pruning),
-        None if phased else make_schedule(pruning),
-        score=pruning.score,
-        method=pruning.method,
-        allocation=pruning.allocation,
-        every=pruning.update_interval,
-        seed=config.run.seed,
-    )
-
-
-def _phases(pruning: Pruning) -> list[Phase]:
-    if pruning.rules or (pruning.schedule, pruning.era_by) != ("era", "epoch"):
-        raise UsageError(
-            "structure inter-epoch brings its own rules and eras; it takes no --rules, --schedule or --era-by"
-        )
-    phases = inter_epoch(pruning.era_start or 0, pruning.era_length or 0, pruning.sparsity)
-    everywhere = pruning.scope == "all"
-    return [dataclasses.replace(p, rules={nn.Conv2d: str(p.rules)}) if everywhere else p for p in phases]
-
-
-def _rules(model: nn.Module, pruning: Pruning) -> Rules:
-    """The given rules first, then the structure on what they leave of its scope."""
-    rules: dict[Selector, Structure | str | None] = {**pruning.rules}
-    if pruning.structure == "dense":
-        return rules
-    structure = named(pruning.structure)
-    if pruning.scope == "all":
-        return {**rules, nn.Linear if structure.scope == "linear" else nn.Conv2d: structure}
-    if not rules:
-        return structure
-    inside = resolve(targets(model)[0], structure)[0]
-    return {**rules, lambda name, module: name in inside: structure}
-
-
-def make_schedule(pruning: Pruning) -> Schedule:
-    """The schedule of a configuration that is complete."""
-    start, target = pruning.era_start or 0.0, pruning.sparsity
-    if pruning.schedule == "steps":
-        return schedules.Steps(pruning.steps or ())
-    if pruning.schedule == "oneshot":
-        return schedules.OneShot(start, target)
-    return schedules.Era(start, pruning.era_length or 1.0, target, by=pruning.era_by or "epoch")
-
-
-def _check_reached(pruner: Pruner, epochs: int, steps_per_epoch: int) -> None:
-    """The last step must find the target reached."""
-    schedule = pruner.stages[-1].schedule
-    if schedule(epochs - 1 / steps_per_epoch) < schedule.target:
-        raise UsageError(
-            f"the schedule reaches its target in epoch {schedule.end:g}, and the last of {epochs} epochs, "
-            f"counted from 0, is {epochs - 1}; prune earlier, or train longer"
-        )
-
-
-def dead_weights(model: nn.Module, pruner: Pruner) -> list[str]:
-    """What is wrong with a model under the pruner's masks: dead weights that are not zero, masks that are not legal."""
-    wrong = []
-    for name, mask in pruner.masks.items():
-        weight = model.get_parameter(f"{name}.weight".lstrip("."))
-        revived = int((view4(weight.detach())[~mask.keep] != 0).sum())
-        reasons = [f"{revived} dead weights are not zero"] if revived else []
-        reasons += pruner.layers[name].structure.why_invalid(mask)
-        wrong += [f"layer {name!r}: {reason}" for reason in reasons]
-    return wrong

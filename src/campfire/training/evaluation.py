@@ -15,9 +15,11 @@ from campfire.config import Config
 from campfire.config.schema import Compute
 from campfire.data import ImageData
 from campfire.errors import CampfireError, CheckpointError, UsageError
+from campfire.mask import view4
 from campfire.pruner import Pruner
 from campfire.training import checkpoint
-from campfire.training.build import dead_weights, load_data, make_model, make_pruner, placed, prepare
+from campfire.training.build import load_data, make_model, placed, prepare
+from campfire.training.pruning import make_pruner
 
 
 class MaskViolation(CampfireError):
@@ -113,6 +115,18 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     # After the masks, for to load masks is to zero what they say is dead: the file's own weights are to be judged.
     checkpoint.fill(model, checkpoint.weights(file), str(file))
     return Trained(model, pruner, config, **facts)
+
+
+def dead_weights(model: nn.Module, pruner: Pruner) -> list[str]:
+    """What is wrong with a model under the pruner's masks: dead weights that are not zero, masks that are not legal."""
+    wrong = []
+    for name, mask in pruner.masks.items():
+        weight = model.get_parameter(f"{name}.weight".lstrip("."))
+        revived = int((view4(weight.detach())[~mask.keep] != 0).sum())
+        reasons = [f"{revived} dead weights are not zero"] if revived else []
+        reasons += pruner.layers[name].structure.why_invalid(mask)
+        wrong += [f"layer {name!r}: {reason}" for reason in reasons]
+    return wrong
 
 
 def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dict[str, Any]:

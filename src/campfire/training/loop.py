@@ -86,7 +86,9 @@ def _locate(output: str | Path | None, resume: str | Path | None) -> tuple[RunDi
     if resume is None:
         return folder, None
     if resume == "auto":
-        return folder, folder.last if folder is not None and folder.last.exists() else None
+        if folder is None:
+            raise UsageError("--resume auto looks into --output for last.pt; give one")
+        return folder, folder.last if folder.last.exists() else None
     start = Path(resume) / "last.pt" if Path(resume).is_dir() else Path(resume)
     return folder or RunDirectory(start.parent), start
 

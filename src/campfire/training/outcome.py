@@ -10,8 +10,8 @@ from campfire import costs
 from campfire.errors import CampfireError
 from campfire.sparsity import SparsityReport
 from campfire.training import checkpoint
-from campfire.training.build import Parts, dead_weights
-from campfire.training.evaluation import MaskViolation
+from campfire.training.build import Parts
+from campfire.training.evaluation import MaskViolation, dead_weights
 from campfire.training.progress import log
 from campfire.training.run_directory import RunDirectory
 from campfire.training.state import Position

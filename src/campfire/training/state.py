@@ -59,12 +59,16 @@ def _facts(images: ImageData) -> dict[str, Any]:
     return {name: getattr(images, name) for name in names}
 
 
-def _changed_images(parts: Parts, saved: Mapping[str, Any]) -> str:
-    """In what the images differ from those of the checkpoint."""
+def _changed(parts: Parts, saved: Mapping[str, Any], origin: str) -> list[str]:
+    """What is different from when the checkpoint was written, and decides the result."""
     before, now = saved.get("images"), _facts(parts.data)
     if not isinstance(before, Mapping):
-        return "it does not say which"
-    return ", ".join(f"{k} {before.get(k)} then, {v} now" for k, v in now.items() if before.get(k) != v)
+        raise CheckpointError(f"{origin} is damaged: it does not say on which images it was trained")
+    images = [
+        f"images.{k} is {v} here and {before.get(k)} in the checkpoint" for k, v in now.items() if before.get(k) != v
+    ]
+    options = differences(parts.config, checkpoint.config_of(saved, origin))
+    return images + [o for o in options if images or not o.startswith("data.source ")]  # images may have moved
 
 
 def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_change: bool = False) -> Position:
@@ -73,14 +77,12 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
     Raises:
         CheckpointError: the checkpoint is of another configuration or model, or has values of the wrong types.
     """
-    changed = differences(parts.config, checkpoint.config_of(saved, origin))
+    changed = _changed(parts, saved, origin)
     if changed and not allow_config_change:
         raise CheckpointError(
-            f"{origin} was trained with another configuration: {'; '.join(changed)}. "
+            f"{origin} is of a run that differs from this one: {'; '.join(changed)}. "
             "Give --config of that run to go on as it was, or --allow-config-change"
         )
-    if images := _changed_images(parts, saved):
-        raise CheckpointError(f"{origin} was trained on other images than {parts.data.name} holds now: {images}")
     try:
         position = _restore(parts, saved, origin)
     except CampfireError:
