@@ -59,7 +59,7 @@ class RunDirectory:
             raise UsageError(f"the output {self.path} is a file; give a directory")
         if held := [name for name in FILES if (self.path / name).exists()]:
             raise UsageError(
-                f"the output {self.path} holds another run ({', '.join(held[:3])}, ...); "
+                f"the output {self.path} holds another run ({', '.join(held[:3])}{', ...' * (len(held) > 3)}); "
                 "continue it with --resume auto, replace it with --overwrite, or give another --output"
             )
 
