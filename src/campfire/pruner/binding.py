@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from campfire.errors import CampfireError, UsageError
-from campfire.pruner.layer import PrunedLayer, zero_dead_
+from campfire.pruner.layer import PrunedLayer
+from campfire.pruner.zeroing import Zeroing
 
 
 class Binding:
@@ -29,6 +30,7 @@ class Binding:
         if not any(id(layer.weight) in held for layer in self.layers):
             raise UsageError("no pruned weight is in the optimizer; build it from this model's parameters()")
         self._weights = [layer.weight for layer in self.layers]
+        self.zeroing = {id(o): Zeroing(self.layers, o) for o in self.optimizers}
         self._before, self._after = before_step, after_step
         self._handles: list[RemovableHandle] = [layer.hook() for layer in self.layers]
         self._handles += [o.register_step_post_hook(self._stepped) for o in self.optimizers]
@@ -51,7 +53,7 @@ class Binding:
                     f"the weight of layer {layer.target.name!r} is another one now (a parametrization, or "
                     "load_state_dict(assign=True)); call detach() before such a change and attach() after it"
                 )
-        zero_dead_(self.layers, [optimizer])
+        self.zeroing[id(optimizer)]()
         if optimizer is self.optimizers[0] and not _skipped(optimizer):
             self._after()
 

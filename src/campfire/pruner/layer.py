@@ -1,11 +1,10 @@
 """A layer under masks. The weight itself stays the user's ordinary Parameter."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from campfire.errors import CampfireError, UsageError
@@ -27,7 +26,7 @@ class PrunedLayer:
     requested: float = 0.0
     kept: int = -1
     _mask: Mask | None = None
-    _factor: Tensor | None = None
+    cached_factor: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.mask = None
@@ -46,7 +45,7 @@ class PrunedLayer:
 
     @mask.setter
     def mask(self, mask: Mask | None) -> None:
-        self._mask, self._factor = mask, None
+        self._mask, self.cached_factor = mask, None
         self.kept = self.weight.numel() if mask is None else int(mask.keep.count_nonzero())
 
     @property
@@ -63,9 +62,9 @@ class PrunedLayer:
         """
         if self._mask is None:
             return None
-        like, cached = self.weight, self._factor
+        like, cached = self.weight, self.cached_factor
         if cached is None or not _alike(cached, like):
-            self._factor = cached = torch.empty_like(like.detach()).copy_(self._mask.keep.view(like.shape))
+            self.cached_factor = cached = torch.empty_like(like.detach()).copy_(self._mask.keep.view(like.shape))
         return cached
 
     def importance(self) -> Tensor:
@@ -125,38 +124,6 @@ class PrunedLayer:
             weights=weights,
             conv=t.conv,
         )
-
-
-@torch.no_grad()
-def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
-    """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
-    optimizers = list(optimizers)
-    tensors: list[Tensor] = []
-    factors: list[Tensor] = []
-    for layer in layers:
-        if (factor := layer.factor()) is None:
-            continue
-        weight = layer.weight
-        mine = [weight]
-        if grads and weight.grad is not None:
-            mine.append(weight.grad)
-        for optimizer in optimizers:
-            state = optimizer.state.get(weight, {}).values()
-            mine += [v for v in state if isinstance(v, Tensor) and v.shape == weight.shape]
-        tensors += mine
-        factors += [factor] * len(mine)
-    if tensors:
-        torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def zero_where_dead_(model: nn.Module, masks: Mapping[str, Mask]) -> None:
-    """Zero another model's weights under these masks; raise `UsageError` where it has no such layer."""
-    modules = dict(model.named_modules())
-    for name, mask in masks.items():
-        weight = getattr(modules.get(name), "weight", None)
-        if not isinstance(weight, Tensor) or view4(weight).shape != mask.keep.shape:
-            raise UsageError(f"the other model has no layer {name!r} with a weight of {tuple(mask.keep.shape)}")
-        weight.mul_(mask.keep.view(weight.shape).to(weight))
 
 
 def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:

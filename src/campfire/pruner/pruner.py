@@ -16,11 +16,12 @@ from campfire.methods import Method
 from campfire.pruner import sharing, state
 from campfire.pruner.binding import Binding
 from campfire.pruner.clock import Clock
-from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs, zero_dead_, zero_where_dead_
+from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs
 from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
 from campfire.pruner.ranks import check_ranks
 from campfire.pruner.rules import Rules, bare, targets
+from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score
 from campfire.sparsity import SparsityReport
@@ -159,7 +160,8 @@ class Pruner:
 
     def reapply(self, optimizer: Optimizer) -> None:
         """Zero the dead weights, and their state in an optimizer: a masked gradient alone lets momentum revive them."""
-        zero_dead_(self.layers.values(), [optimizer])
+        known = self._binding.zeroing.get(id(optimizer)) if self._binding else None
+        known() if known else zero_dead_(self.layers.values(), [optimizer])
 
     @torch.no_grad()
     def apply(self, model: nn.Module | None = None) -> None:
