@@ -12,7 +12,7 @@ import campfire
 ROOT = pathlib.Path(campfire.__file__).parent
 FLOORS = [
     {"errors", "_version"},
-    {"schedules", "allocations", "config", "spelling"},
+    {"schedules", "allocations", "config", "spelling", "native"},
     {"mask", "scores", "selection", "sparsity", "attack", "data", "models"},
     {"structures", "packed", "methods"},
     {"pruner", "couplings", "costs", "kernels"},
