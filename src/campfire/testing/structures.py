@@ -1,6 +1,6 @@
-"""What every structure must pass, in one call; third parties run it on theirs (floor 4)."""
+"""What every structure must pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from campfire.mask import Mask
 from campfire.packed import pack
 from campfire.structures import REGISTRY, Structure, named
 from campfire.structures.base import Plan, Shape
+from campfire.testing.saying import Say
 
 SHAPES: tuple[Shape, ...] = ((16, 8, 3, 3), (40, 20, 1, 1), (8, 8, 5, 5), (10, 64, 1, 1), (6, 4, 7, 7), (12, 1, 3, 3))
 SPARSITIES = (0.0, 0.2, 0.45, 0.5, 0.61, 0.7, 0.83, 0.9)
@@ -58,7 +59,7 @@ def _check_shape(structure: Structure, shape: Shape, steps: list[float], seed: i
     for sparsity in steps:
         drift = score * (0.5 + torch.rand(shape, generator=generator))  # training moves the scores between updates
         count = structure.count(shape, sparsity)
-        say = _Say(f"{structure} at {sparsity} on {shape}: ")
+        say = Say(f"{structure} at {sparsity} on {shape}: ")
         say(isinstance(count, int) and 0 < count <= size, f"the declared count {count} is not in [1, {size}]")
         say(count <= int(alive.sum()), "the declared count rises with the sparsity")
         if sparsity == 0:
@@ -77,18 +78,7 @@ def _check_shape(structure: Structure, shape: Shape, steps: list[float], seed: i
     return len(steps)
 
 
-class _Say:
-    """Raises with the case in front of the message."""
-
-    def __init__(self, case: str):
-        self.case = case
-
-    def __call__(self, holds: bool, message: str | Callable[[], str]) -> None:
-        if not holds:
-            raise AssertionError(self.case + (message if isinstance(message, str) else message()))
-
-
-def _project(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, say: _Say) -> Tensor:
+def _project(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, say: Say) -> Tensor:
     """Project twice, watching the inputs."""
     given = score.clone(), alive.clone()
     keep = s.project(given[0], count, plan, given[1])
@@ -101,7 +91,7 @@ def _project(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor,
     return keep
 
 
-def _check_ties(s: Structure, count: int, plan: Plan, alive: Tensor, say: _Say) -> None:
+def _check_ties(s: Structure, count: int, plan: Plan, alive: Tensor, say: Say) -> None:
     tied = _project(s, torch.ones(alive.shape), count, plan, alive, say)
     say(not s.why_invalid(Mask(tied, plan)), lambda: f"ties break its rule: {s.why_invalid(Mask(tied, plan))}")
     rising = 1 + torch.arange(alive.numel(), dtype=torch.float32).view(alive.shape) / (1 << 20)
@@ -111,7 +101,7 @@ def _check_ties(s: Structure, count: int, plan: Plan, alive: Tensor, say: _Say) 
     say(torch.equal(first, second), "of equal scores the lowest index goes first")
 
 
-def _check_zero_scores(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, say: _Say) -> None:
+def _check_zero_scores(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, say: Say) -> None:
     """A living weight may score 0 and is not dead; a dead one may have any score and stays dead."""
     mixed = score * (torch.arange(score.numel()).view(score.shape) % 3 != 0) * alive + 9.0 * ~alive
     _project(s, mixed, count, plan, alive, say)
@@ -119,7 +109,7 @@ def _check_zero_scores(s: Structure, score: Tensor, count: int, plan: Plan, aliv
 
 
 def _check_best(
-    s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, generator: torch.Generator, say: _Say
+    s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor, generator: torch.Generator, say: Say
 ) -> None:
     heavy = (score / score.max()) ** 12  # heavy tails: ranking units by their sum or by their maximum agrees
     kept = float((heavy * s.project(heavy, count, plan, alive)).sum())
