@@ -55,3 +55,7 @@ class NoEffect(UserWarning):
 
 class LostOutputs(UserWarning):
     """Pruning removed every weight of some output channels."""
+
+
+class NoNative(UserWarning):
+    """Native libraries cannot be had, or not kept; everything works, slower."""

@@ -1,0 +1,161 @@
+"""Libraries by name: the cache, what to do where it or the compiler fails, and one warning of it."""
+
+import atexit
+import ctypes
+import functools
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from campfire.errors import NoNative, UnknownName
+from campfire.native.building import Build, check_name, sources
+from campfire.native.compilers import BuildFailed, compiler
+from campfire.native.flavours import flavour, this_cpu
+from campfire.native.store import Store, Unloadable
+
+MODES = ("0", "1", "require")
+_VARIABLES = ("CAMPFIRE_ISA", "CAMPFIRE_CACHE", "XDG_CACHE_HOME", "CXX")
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    library: ctypes.CDLL | None
+    reason: str = ""
+
+
+_outcomes: dict[tuple[str | None, ...], _Outcome] = {}
+_warned: set[str] = set()
+_lock = threading.RLock()
+
+
+def library(name: str) -> ctypes.CDLL | None:
+    """The compiled ``native/cpp/NAME.cpp``; None where it cannot be had, told by one warning, or ``CAMPFIRE_NATIVE=0``.
+
+    It is compiled on first use for the best instructions this CPU runs (``CAMPFIRE_ISA`` forces others) by the compiler in
+    ``CXX`` or the system's, into ``CAMPFIRE_CACHE`` or the user's cache folder.
+
+    Raises:
+        BuildFailed: it cannot be had, and ``CAMPFIRE_NATIVE=require``.
+        UnknownName: there is no such library, flavour or mode.
+        DoesNotFit: this CPU cannot run the flavour in ``CAMPFIRE_ISA``.
+    """
+    if (wanted := mode()) == "0":
+        return None
+    request = (name, *map(os.environ.get, _VARIABLES))
+    outcome = _outcomes.get(request)
+    if outcome is None:
+        with _lock:
+            outcome = _outcomes.get(request) or _attempt(name, quiet=wanted == "require")
+            _outcomes[request] = outcome
+    if outcome.library is None and wanted == "require":
+        raise BuildFailed(f"CAMPFIRE_NATIVE=require, and {outcome.reason}")
+    return outcome.library
+
+
+def mode() -> str:
+    """``CAMPFIRE_NATIVE``: 0 (never), 1 (where it can be had: the default) or require.
+
+    Raises:
+        UnknownName: it is something else.
+    """
+    found = os.environ.get("CAMPFIRE_NATIVE") or "1"
+    if found not in MODES:
+        raise UnknownName("mode of CAMPFIRE_NATIVE", found, MODES)
+    return found
+
+
+def obtain(build: Build) -> ctypes.CDLL:
+    """The library out of the cache folder, or out of a private one where that cannot be used, told by one warning.
+
+    Raises:
+        BuildFailed: the compiler, or loading what it made, fails.
+    """
+    try:
+        return Store(cache_folder()).load(build)
+    except (OSError, Unloadable) as error:
+        found = Store(private_folder()).load(build)
+        _warn(
+            "cache",
+            f"the cache folder cannot be used ({error}); native libraries are compiled anew by every process, "
+            f"here into {private_folder()}; name a folder that can be written and executed in CAMPFIRE_CACHE",
+        )
+        return found
+
+
+def cache_folder() -> Path:
+    """``CAMPFIRE_CACHE``, or ``campfire/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    if given := os.environ.get("CAMPFIRE_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "campfire" / "native"
+
+
+@functools.cache
+def private_folder() -> Path:
+    """A folder of this process alone, gone when it ends."""
+    folder, owner = tempfile.mkdtemp(prefix="campfire-native-"), os.getpid()
+    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
+    return Path(folder)
+
+
+def info() -> dict[str, Any]:
+    """Compiler, flavour, flags, cache folder, and the state of every library; compiles nothing.
+
+    >>> sorted(info()["libraries"]["masks"])
+    ['file', 'reason', 'size', 'state']
+    """
+    kind = flavour()
+    try:
+        found, reason = compiler(), ""
+    except BuildFailed as error:
+        found, reason = None, str(error)
+    return {
+        "mode": mode(),
+        "state": "off" if mode() == "0" else "no compiler" if found is None else "ready",
+        "reason": reason,
+        "compiler": found and str(found),
+        "version": found and found.version,
+        "flavour": kind.name,
+        "flags": list(Build("", kind, found).flags) if found else [],
+        "cpu": this_cpu().name,
+        "cache": str(cache_folder()),
+        "libraries": {name: state_of(Build(name, kind, found) if found else None, name) for name in sources()},
+    }
+
+
+def state_of(build: Build | None, name: str) -> dict[str, Any]:
+    """What there is of a library: "loaded", "built", "not built" or "failed"; its file, its size in bytes."""
+    outcome = _outcomes.get((name, *map(os.environ.get, _VARIABLES)))
+    path = build and Store(cache_folder()).find(build)
+    state = "built" if path else "not built"
+    if outcome is not None:
+        state = "failed" if outcome.library is None else "loaded"
+        path = path or (outcome.library and Path(outcome.library._name))
+    return {
+        "state": state,
+        "file": path and str(path),
+        "size": path and path.stat().st_size,
+        "reason": outcome.reason if outcome else "",
+    }
+
+
+def _attempt(name: str, quiet: bool) -> _Outcome:
+    check_name(name)
+    kind = flavour()
+    try:
+        return _Outcome(obtain(Build(name, kind, compiler())))
+    except (BuildFailed, OSError) as error:
+        if not quiet:
+            _warn("compiler", f"no native kernels, torch does their work, slower: {error}")
+        return _Outcome(None, str(error))
+
+
+def _warn(what: str, message: str) -> None:
+    """Once for each kind of trouble: what befalls one library befalls all."""
+    if what not in _warned:
+        _warned.add(what)
+        warnings.warn(message, NoNative, stacklevel=5)
