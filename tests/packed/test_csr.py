@@ -52,7 +52,7 @@ def breaks(part: str, at: int, value: int):
         (breaks("column", -1, 36), "outside"),
         (lambda p: p.update(column=p["column"].flip(0)), "do not rise"),
         (lambda p: p.update(column=p["column"].long()), "int32"),
-        (lambda p: p.update(value=p["value"][:-1]), "same number"),
+        (lambda p: p.update(value=p["value"][:-1]), "want a value of shape"),
         (lambda p: p.pop("row"), "has the parts"),
         (lambda p: p.update(extra=p["row"]), "has the parts"),
     ],
@@ -63,6 +63,16 @@ def test_hostile_parts_are_refused(change, says: str) -> None:
     change(parts)
     with pytest.raises(CheckpointError, match=says):
         Packed("csr", packed.shape, parts).dense()
+
+
+def test_rows_that_wrap_around_int32_are_refused() -> None:
+    """Differences of these rows are all positive in int32, and would ask for gigabytes."""
+    top = 2**31 - 1
+    row = torch.tensor([0, top, -top - 1, -1, 0], dtype=torch.int32)
+    assert bool((row.diff() > 0).all())
+    parts = {"row": row, "column": torch.zeros(0, dtype=torch.int32), "value": torch.zeros(0)}
+    with pytest.raises(CheckpointError, match="never falls"):
+        Packed("csr", (4, 4, 3, 3), parts).dense()
 
 
 def test_unknown_layout() -> None:
