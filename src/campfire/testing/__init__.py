@@ -1,5 +1,15 @@
 """What every plug-in must pass, one call a kind; third parties run it on theirs (floor 4)."""
 
+from campfire.testing.layouts import LAYOUT_SHAPES, LAYOUT_SPARSITIES, check_layout
+from campfire.testing.masks import masks
 from campfire.testing.structures import SHAPES, SPARSITIES, check_structure
 
-__all__ = ["SHAPES", "SPARSITIES", "check_structure"]
+__all__ = [
+    "LAYOUT_SHAPES",
+    "LAYOUT_SPARSITIES",
+    "SHAPES",
+    "SPARSITIES",
+    "check_layout",
+    "check_structure",
+    "masks",
+]
