@@ -1,7 +1,7 @@
 """Zeroing what is dead: weights, the optimizer state that would revive them, and gradients where asked."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,13 @@ from campfire.pruner.layer import PrunedLayer
 @torch.no_grad()
 def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
     """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
+    _multiply_(*_pairs(layers, optimizers, grads))
+
+
+def _pairs(
+    layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer], grads: bool = False
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What to multiply, and by what; a layer's tensors follow each other, so that its factor is read from memory once."""
     optimizers = list(optimizers)
     tensors: list[Tensor] = []
     factors: list[Tensor] = []
@@ -27,53 +34,41 @@ def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = 
             mine.append(weight.grad)
         tensors += mine
         factors += [factor] * len(mine)
-    _multiply_(tensors, factors)
+    return tensors, factors
 
 
 class Zeroing:
     """`zero_dead_` for one optimizer after each of its steps.
 
-    What it found for a layer it keeps while nothing moved (mask, weight's memory, state tensors): finding it anew costs as
-    much Python as a small layer's multiplication.
+    What it found it keeps while nothing moved (masks, the weights' memory, state tensors): to find it anew costs as much
+    Python as the small layers' multiplications take. So the check is a few lists of ids, made by the interpreter itself.
     """
 
     def __init__(self, layers: Iterable[PrunedLayer], optimizer: Optimizer):
-        self.optimizer = optimizer
-        self._layers = [(layer, layer.weight) for layer in layers]
-        self._found: list[_Found | None] = [None] * len(self._layers)
+        self.optimizer, self.layers = optimizer, list(layers)
+        self._weights = [layer.weight for layer in self.layers]
+        self._seen: tuple[list[int], ...] = ()
+        self._held: list[object] = []  # what the ids in _seen belong to: they cannot be given to others meanwhile
+        self._tensors: list[Tensor] = []
+        self._factors: list[Tensor] = []
 
     @torch.no_grad()
     def __call__(self) -> None:
-        state = self.optimizer.state
-        tensors: list[Tensor] = []
-        factors: list[Tensor] = []
-        for i, (layer, weight) in enumerate(self._layers):
-            if (cached := layer.cached_factor) is None and (cached := layer.factor()) is None:
-                continue
-            held = [*map(id, state[weight].values())] if weight in state else []
-            found = self._found[i]
-            if found is None or found.factor is not cached or found.at != weight.data_ptr() or found.held != held:
-                found = self._found[i] = self._look(layer, held)
-            tensors += found.tensors
-            factors += found.factors
-        _multiply_(tensors, factors)
+        if self._look() != self._seen:
+            self._find()
+        _multiply_(self._tensors, self._factors)
 
-    def _look(self, layer: PrunedLayer, held: list[int]) -> "_Found":
-        weight, factor = layer.weight, layer.factor()
-        assert factor is not None
-        state = list(self.optimizer.state.get(weight, {}).values())
-        tensors = [weight, *_state_like(weight, self.optimizer)]
-        return _Found(factor, weight.data_ptr(), held, state, tensors, [factor] * len(tensors))
+    def _look(self) -> tuple[list[int], ...]:
+        factors = [id(layer.cached_factor) for layer in self.layers]
+        return factors, [*map(Tensor.data_ptr, self._weights)], [*map(id, self._state())]
 
+    def _state(self) -> Iterator[object]:
+        return chain.from_iterable(of_one.values() for of_one in self.optimizer.state.values())
 
-@dataclass(frozen=True)
-class _Found:
-    factor: Tensor
-    at: int
-    held: list[int]  # ids of the state's values...
-    state: list[object]  # ...which cannot be given to others while this list holds them
-    tensors: list[Tensor]
-    factors: list[Tensor]
+    def _find(self) -> None:
+        self._tensors, self._factors = _pairs(self.layers, [self.optimizer])
+        self._held = [*self._state(), *(layer.cached_factor for layer in self.layers)]
+        self._seen = self._look()
 
 
 def _state_like(weight: Tensor, optimizer: Optimizer) -> list[Tensor]:
