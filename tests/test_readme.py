@@ -69,6 +69,7 @@ def make(words: list[str]) -> None:
 def test_commands(text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     images(tmp_path / "FOLDER")
+    images(tmp_path / "CIFAR10")
     (tmp_path / "run.yaml").write_text("data: {source: digits}\n")
     for a_run in ("runs/a", "runs/b"):
         if a_run in text:
