@@ -57,9 +57,9 @@ def ranks(score: "Tensor") -> "Tensor | None":
     import torch
 
     score = score.contiguous()
-    rank = torch.empty(score.shape[::-1], dtype=torch.uint8)
-    found.ranks(score.data_ptr(), None, *score.shape, rank.data_ptr(), torch.get_num_threads())
-    return rank
+    rank = torch.empty(score.shape, dtype=torch.uint8)
+    found.ranks(score.data_ptr(), *score.shape, rank.data_ptr(), torch.get_num_threads())
+    return rank.t()
 
 
 def multiplication(work: Sequence[tuple["Tensor", Sequence["Tensor"]]]) -> Callable[[], None] | None:
@@ -71,11 +71,8 @@ def multiplication(work: Sequence[tuple["Tensor", Sequence["Tensor"]]]) -> Calla
     """
     if (found := _library()) is None:
         return None
-    import torch
-
     masks = [keep for keep, _ in work]
-    tensors = [x for _, xs in work for x in xs]
-    held = [x.detach() for x in (*masks, *tensors)]
+    tensors = [x.detach() for _, xs in work for x in xs]
     arguments = (
         len(masks),
         (ctypes.c_int64 * len(masks))(*(x.numel() for x in masks)),
@@ -83,13 +80,15 @@ def multiplication(work: Sequence[tuple["Tensor", Sequence["Tensor"]]]) -> Calla
         (ctypes.c_int64 * (len(masks) + 1))(0, *itertools.accumulate(len(xs) for _, xs in work)),
         (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors)),
     )
+    return functools.partial(_multiply, found, arguments, masks, tensors)
 
-    def multiply() -> None:
-        assert held
-        found.multiply(*arguments, torch.get_num_threads())
-        torch.autograd.graph.increment_version(tensors)
 
-    return multiply
+def _multiply(found: ctypes.CDLL, arguments: tuple, read: list["Tensor"], written: list["Tensor"]) -> None:
+    """``read`` and ``written`` own the memory that the arguments point to."""
+    import torch
+
+    found.multiply(*arguments, torch.get_num_threads())
+    torch.autograd.graph.increment_version(written)
 
 
 def _serving(score: "Tensor") -> ctypes.CDLL | None:
@@ -111,7 +110,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, long, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     found.keep_best.argtypes = (pointer, pointer, long, long, pointer, number)
     found.keep_best_rows.argtypes = (pointer, pointer, long, number, number, pointer, number)
-    found.ranks.argtypes = (pointer, pointer, long, number, pointer, number)
+    found.ranks.argtypes = (pointer, long, number, pointer, number)
     found.multiply.argtypes = (long, pointer, pointer, pointer, pointer, number)
     return found
 

@@ -1,7 +1,6 @@
 """Zeroing what is dead: weights, the optimizer state that would revive them, and gradients where asked."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,76 +8,108 @@ from torch.optim import Optimizer
 
 from campfire.errors import UsageError
 from campfire.mask import Mask, view4
+from campfire.native import masks as native
 from campfire.pruner.layer import PrunedLayer
 
 
 @torch.no_grad()
 def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
     """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
-    _multiply_(*_pairs(layers, optimizers, grads))
-
-
-def _pairs(
-    layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer], grads: bool = False
-) -> tuple[list[Tensor], list[Tensor]]:
-    """What to multiply, and by what; a layer's tensors follow each other, so that its factor is read from memory once."""
-    optimizers = list(optimizers)
-    tensors: list[Tensor] = []
-    factors: list[Tensor] = []
+    optimizers, parts = list(optimizers), []
     for layer in layers:
-        if (factor := layer.factor()) is None:
-            continue
         weight = layer.weight
-        mine = [weight, *(v for o in optimizers for v in _state_like(weight, o))]
+        tensors = [weight, *(v for o in optimizers for v in _state_like(weight, o))]
         if grads and weight.grad is not None:
-            mine.append(weight.grad)
-        tensors += mine
-        factors += [factor] * len(mine)
-    return tensors, factors
+            tensors.append(weight.grad)
+        parts.append((layer, tensors))
+    Multiplication(parts)()
 
 
 class Zeroing:
     """`zero_dead_` for one optimizer after each of its steps.
 
-    What it found it keeps while nothing moved (masks, the weights' memory, state tensors): to find it anew costs as much
-    Python as the small layers' multiplications take. So the check is a few lists of ids, made by the interpreter itself.
+    What is to be multiplied is looked up anew only when something moved (a mask, a weight's memory, state tensors): to find
+    it costs as much Python as a small layer's multiplication.
     """
 
     def __init__(self, layers: Iterable[PrunedLayer], optimizer: Optimizer):
-        self.optimizer, self.layers = optimizer, list(layers)
-        self._weights = [layer.weight for layer in self.layers]
-        self._seen: tuple[list[int], ...] = ()
-        self._held: list[object] = []  # what the ids in _seen belong to: they cannot be given to others meanwhile
-        self._tensors: list[Tensor] = []
-        self._factors: list[Tensor] = []
+        self.optimizer = optimizer
+        self._layers = [(layer, layer.weight) for layer in layers]
+        self._seen: list[int] = []
+        self._held: list[object] = []  # whose ids were seen: nothing else can be given them
+        self._multiply = Multiplication([])
 
     @torch.no_grad()
     def __call__(self) -> None:
-        if self._look() != self._seen:
-            self._find()
-        _multiply_(self._tensors, self._factors)
+        if (seen := self._look()) != self._seen:
+            parts = [(layer, [weight, *_state_like(weight, self.optimizer)]) for layer, weight in self._layers]
+            self._multiply = Multiplication(parts)
+            self._held = [(layer.mask, *self.optimizer.state.get(w, {}).values()) for layer, w in self._layers]
+            self._seen = seen
+        self._multiply()
 
-    def _look(self) -> tuple[list[int], ...]:
-        factors = [id(layer.cached_factor) for layer in self.layers]
-        return factors, [*map(Tensor.data_ptr, self._weights)], [*map(id, self._state())]
+    def _look(self) -> list[int]:
+        """Every mask, and where every tensor is."""
+        seen, state = [], self.optimizer.state
+        for layer, weight in self._layers:
+            seen += id(layer.mask), weight.data_ptr()
+            for value in state[weight].values() if weight in state else ():
+                seen += id(value), value.data_ptr() if isinstance(value, Tensor) else 0
+        return seen
 
-    def _state(self) -> Iterator[object]:
-        return chain.from_iterable(of_one.values() for of_one in self.optimizer.state.values())
 
-    def _find(self) -> None:
-        self._tensors, self._factors = _pairs(self.layers, [self.optimizer])
-        self._held = [*self._state(), *(layer.cached_factor for layer in self.layers)]
-        self._seen = self._look()
+class Multiplication:
+    """Layers' tensors by their masks, all at once: natively in one pass over everything, by torch what is left over."""
+
+    def __init__(self, parts: Iterable[tuple[PrunedLayer, list[Tensor]]]):
+        work: list[tuple[Tensor, list[Tensor]]] = []
+        self._tensors: list[Tensor] = []
+        self._factors: list[Tensor] = []
+        masked = [(layer, tensors) for layer, tensors in parts if layer.mask is not None]
+        for layer, tensors in masked:
+            served = [x for x in tensors if _servable(x, layer.weight)] if _servable(layer.weight, layer.weight) else []
+            if served:
+                work.append((_in_order_of(layer.weight, layer.keep), served))
+            self._leave(layer, [x for x in tensors if not any(x is y for y in served)])
+        self._native = native.multiplication(work) if work else None
+        if work and self._native is None:
+            self._tensors, self._factors = [], []
+            for layer, tensors in masked:
+                self._leave(layer, tensors)
+
+    def _leave(self, layer: PrunedLayer, tensors: list[Tensor]) -> None:
+        """To torch."""
+        if tensors and (factor := layer.factor()) is not None:
+            self._tensors += tensors
+            self._factors += [factor] * len(tensors)
+
+    def __call__(self) -> None:
+        if self._native is not None:
+            self._native()
+        if self._tensors:
+            torch._foreach_mul_(self._tensors, self._factors)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _servable(x: Tensor, like: Tensor) -> bool:
+    """Whether native code can walk through the memory of ``x`` and of ``like`` in one order."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype == torch.float32
+    return plain and not x.is_inference() and _order(x) is not None and _order(x) is _order(like)
+
+
+def _order(x: Tensor) -> torch.memory_format | None:
+    """The memory format of a dense tensor."""
+    if x.is_contiguous():
+        return torch.contiguous_format
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+
+
+def _in_order_of(weight: Tensor, keep: Tensor) -> Tensor:
+    return keep.view(weight.shape).contiguous(memory_format=_order(weight) or torch.contiguous_format)
 
 
 def _state_like(weight: Tensor, optimizer: Optimizer) -> list[Tensor]:
     state = optimizer.state.get(weight, {}).values()
     return [v for v in state if isinstance(v, Tensor) and v.shape == weight.shape]
-
-
-def _multiply_(tensors: list[Tensor], factors: list[Tensor]) -> None:
-    if tensors:
-        torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def zero_where_dead_(model: nn.Module, masks: Mapping[str, Mask]) -> None:

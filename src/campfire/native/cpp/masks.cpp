@@ -15,7 +15,7 @@ namespace {
 
 // --- keep_best: the best of many ----------------------------------------------------------------------------------
 
-constexpr int64_t CHUNK = 1 << 16;  // entries that one thread takes at a time
+constexpr int64_t CHUNK = 1 << 14;  // entries that one thread takes at a time
 constexpr int64_t PIECE = 1024;     // entries whose keys stay in the nearest cache
 constexpr int SHIFT = 19, BINS = 1 << (32 - SHIFT);  // the first digit: sign, exponent and 4 bits of the fraction
 constexpr uint32_t NOT_A_NUMBER = ~0u;
@@ -26,7 +26,7 @@ inline uint32_t key_of(float x) {
   uint32_t bits;
   memcpy(&bits, &sum, 4);
   uint32_t key = bits ^ (uint32_t(int32_t(bits) >> 31) | 0x80000000u);
-  return x != x ? NOT_A_NUMBER : key;
+  return key | -uint32_t(x != x);
 }
 
 inline void keys_of(const float* score, int64_t n, uint32_t* key) {
@@ -67,12 +67,15 @@ void count_digits(const float* score, const uint8_t* alive, int64_t n, Counts& c
   }
 }
 
-// Keep what is certain, keys above `high`; and list the candidates, keys in [low, high], by their place in the chunk.
-int64_t keep_above(const float* score, const uint8_t* alive, int64_t n, uint32_t low, uint32_t high, uint8_t* keep,
-                   uint32_t* candidate) {
-  uint32_t key[PIECE], place[PIECE];
+struct Candidates {
+  std::vector<uint32_t> key, place;
+};
+
+// Keep what is certain, keys above `high`; and add the candidates, keys in [low, high], by their place in the chunk.
+void keep_above(const float* score, const uint8_t* alive, int64_t n, uint32_t low, uint32_t high, uint8_t* keep,
+                Candidates& found) {
+  uint32_t key[PIECE], place[PIECE], taken[PIECE + 16];
   uint8_t maybe[PIECE];
-  int64_t m = 0;
   for (int64_t at = 0; at < n; at += PIECE) {
     int64_t size = std::min(PIECE, n - at);
     keys_of(score + at, size, key);
@@ -82,99 +85,105 @@ int64_t keep_above(const float* score, const uint8_t* alive, int64_t n, uint32_t
       maybe[i] = lives & (key[i] >= low) & (key[i] <= high);
       place[i] = uint32_t(at + i);
     }
-    m += compress(place, maybe, size, candidate + m);
+    int64_t m = compress(place, maybe, size, taken);
+    found.place.insert(found.place.end(), taken, taken + m);
+    compress(key, maybe, size, taken);
+    found.key.insert(found.key.end(), taken, taken + m);
   }
-  return m;
 }
 
-struct Candidates {
-  std::vector<int64_t> index;
-  std::vector<uint32_t> key;
-};
+// The `wanted`-th largest key of all candidates, which agree in their first digit: by their second, then by selection.
+uint32_t cut_of(const std::vector<Candidates>& chunks, int64_t wanted) {
+  constexpr int LEFT = 9, SECOND = 1 << (SHIFT - LEFT);
+  std::vector<int64_t> count(SECOND);
+  for (const Candidates& found : chunks)
+    for (uint32_t key : found.key) count[(key >> LEFT) % SECOND]++;
+  uint32_t digit = SECOND - 1;
+  while (count[digit] < wanted) wanted -= count[digit--];
+  std::vector<uint32_t> rest;
+  for (const Candidates& found : chunks)
+    for (uint32_t key : found.key)
+      if ((key >> LEFT) % SECOND == digit) rest.push_back(key);
+  std::nth_element(rest.begin(), rest.end() - wanted, rest.end());
+  return *(rest.end() - wanted);
+}
 
 // Keep the best `wanted` candidates, of equal ones the last; false where NaN takes so much room that too few remain.
-bool keep_candidates(const Candidates& found, int64_t wanted, int64_t nans, uint8_t* keep) {
-  std::vector<uint32_t> sorted(found.key);
-  auto cut = sorted.end() - wanted;
-  std::nth_element(sorted.begin(), cut, sorted.end());
-  int64_t above = 0, tied = 0, size = int64_t(found.key.size());
-  for (uint32_t key : found.key) above += key > *cut, tied += key == *cut;
-  int64_t missing = wanted + nans - above;  // NaN ranks first and is never kept: the tied stand in
-  if (*cut == NOT_A_NUMBER || missing > tied) return false;
-  for (int64_t i = 0, left = tied; i < size; i++) {
-    if (found.key[i] == *cut) keep[found.index[i]] = left-- <= missing;
-    if (found.key[i] > *cut) keep[found.index[i]] = 1;
+bool keep_candidates(const std::vector<Candidates>& chunks, int64_t wanted, int64_t nans, uint8_t* keep) {
+  const uint32_t cut = cut_of(chunks, wanted);
+  int64_t above = 0, tied = 0;
+  for (const Candidates& found : chunks)
+    for (uint32_t key : found.key) above += key > cut, tied += key == cut;
+  const int64_t missing = wanted + nans - above;  // NaN ranks first and is never kept: the tied stand in
+  if (missing > tied) return false;
+  for (const Candidates& found : chunks) {
+    for (size_t i = 0; i < found.key.size(); i++)
+      keep[found.place[i]] = found.key[i] > cut || (found.key[i] == cut && tied-- <= missing);
+    keep += CHUNK;
   }
   return true;
 }
 
 // --- ranks: the best of each short row ----------------------------------------------------------------------------
 
-constexpr int ROWS = 64, LONGEST = 64;  // rows that are ranked together; entries of a row
+constexpr int LONGEST = 64, ROOM = 4096;  // entries of a row; entries that are ranked while they stay near
 typedef int32_t Int __attribute__((vector_size(W * 4)));
+typedef int32_t IntU __attribute__((vector_size(W * 4), aligned(4), may_alias));
 typedef uint8_t Bytes __attribute__((vector_size(W)));
 typedef uint8_t BytesU __attribute__((vector_size(W), aligned(1), may_alias));
 
-// Ranks of W rows, plane by plane: T (T - 1) / 2 comparisons tell who beats whom; on a tie the later entry wins.
-template <int FIXED>
-inline void rank_rows(const float* plane, int t, uint8_t* rank) {
-  const int T = FIXED ? FIXED : t;
-  Vec score[FIXED ? FIXED : LONGEST];
-  Int lost[FIXED ? FIXED : LONGEST];
-  for (int i = 0; i < T; i++) {
-    score[i] = load(plane + i * ROWS);
-    lost[i] = Int{} + (T - 1 - i);
-  }
-  for (int i = 0; i < T; i++)
-    for (int j = i + 1; j < T; j++) {
-      Int beaten = score[i] > score[j];  // -1 where true
-      lost[j] -= beaten;
-      lost[i] += beaten;
-    }
-  for (int i = 0; i < T; i++) *(BytesU*)(rank + i * ROWS) = __builtin_convertvector(lost[i], Bytes);
-}
+// Which neighbours of an entry stand in its own row of t: -1 where the one d places behind (before) entry j % t does.
+struct Neighbours {
+  int t;
+  int32_t behind[LONGEST][LONGEST + W], before[LONGEST][LONGEST + W], after[LONGEST + W];
 
-struct Block {
-  alignas(64) float plane[LONGEST * ROWS];
-  alignas(64) float filled[LONGEST * ROWS];
-  alignas(64) uint8_t rank[LONGEST * ROWS];
+  explicit Neighbours(int t) : t(t) {
+    for (int j = 0; j < t + W; j++) {
+      after[j] = t - 1 - j % t;  // how many stand behind it
+      for (int d = 1; d < t; d++) {
+        behind[d][j] = j % t + d < t ? -1 : 0;
+        before[d][j] = j % t >= d ? -1 : 0;
+      }
+    }
+  }
 };
 
-// The ranks of up to ROWS rows [rows, t], 0 for the best, as planes [t, ROWS]; the dead score -1.
-template <int FIXED>
-void rank_block(const float* score, const uint8_t* alive, int rows, int t, Block& block) {
-  const int T = FIXED ? FIXED : t;
-  const float* from = score;
-  if (alive) {
-    for (int i = 0; i < rows * T; i++) block.filled[i] = alive[i] ? score[i] : -1.0f;
-    from = block.filled;
-  }
-  for (int row = 0; row < rows; row++)
-    for (int i = 0; i < T; i++) block.plane[i * ROWS + row] = from[row * T + i];
-  for (int row = 0; row < rows; row += W) rank_rows<FIXED>(block.plane + row, T, block.rank + row);
-}
-
-template <int FIXED>
-void keep_block(const float* score, const uint8_t* alive, int rows, int t, int count, uint8_t* keep, Block& block) {
-  const int T = FIXED ? FIXED : t;
-  rank_block<FIXED>(score, alive, rows, T, block);
-  for (int row = 0; row < rows; row++)
-    for (int i = 0; i < T; i++) keep[row * T + i] = block.rank[i * ROWS + row] < count;
+// The ranks of whole rows, n entries in all, 0 for the best; on a tie the later entry wins; the dead score -1. An entry is
+// compared with all its neighbours where they stand, so that nothing has to be transposed.
+void rank_rows(const float* score, const uint8_t* alive, int n, const Neighbours& near, uint8_t* rank) {
+  float padded[LONGEST + ROOM + LONGEST + 2 * W];
+  float* own = padded + LONGEST;
+  memset(padded, 0, LONGEST * 4);
+  memset(own + n, 0, (LONGEST + W) * 4);
   if (alive)
-    for (int i = 0; i < rows * T; i++) keep[i] &= alive[i];
+    for (int i = 0; i < n; i++) {
+      float x = score[i];
+      own[i] = alive[i] ? x : -1.0f;
+    }
+  else
+    memcpy(own, score, n * 4);
+  for (int i = 0, j = 0; i < n; i += W, j = (j + W) % near.t) {
+    Vec x = load(own + i);
+    Int lost = *(const IntU*)(near.after + j);
+    for (int d = 1; d < near.t; d++) {
+      lost += (x > load(own + i + d)) & *(const IntU*)(near.behind[d] + j);
+      lost -= (load(own + i - d) > x) & *(const IntU*)(near.before[d] + j);
+    }
+    *(BytesU*)(rank + i) = __builtin_convertvector(lost, Bytes);
+  }
 }
 
-template <int FIXED>
-void keep_rows(const float* score, const uint8_t* alive, int64_t n, int t, int count, uint8_t* keep, int threads) {
-#pragma omp parallel num_threads(threads) if (n * t > CHUNK)
-  {
-    auto block = std::make_unique<Block>();
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < n; row += ROWS) {
-      int64_t at = row * t;
-      int rows = int(std::min<int64_t>(ROWS, n - row));
-      keep_block<FIXED>(score + at, alive ? alive + at : nullptr, rows, t, count, keep + at, *block);
-    }
+// Call `use(at, n, ranks)` for every piece of whole rows.
+template <typename Use>
+void for_ranks(const float* score, const uint8_t* alive, int64_t rows, int t, int threads, Use use) {
+  const int64_t total = rows * t, piece = ROOM / t * t;
+  const auto near = std::make_unique<Neighbours>(t);
+#pragma omp parallel for schedule(static) num_threads(threads) if (total > CHUNK)
+  for (int64_t at = 0; at < total; at += piece) {
+    uint8_t rank[ROOM + W];
+    int n = int(std::min(piece, total - at));
+    rank_rows(score + at, alive ? alive + at : nullptr, n, *near, rank);
+    use(at, n, rank);
   }
 }
 
@@ -205,41 +214,28 @@ int keep_best(const float* score, const uint8_t* alive, int64_t n, int64_t count
   if (digit == BINS - 1) return 1;  // the last digit holds NaN alone
   const uint32_t low = uint32_t(digit) << SHIFT, high = low | ((1u << SHIFT) - 1);
 
-  std::unique_ptr<uint32_t[]> place(new uint32_t[chunks * (CHUNK + 16)]);  // mostly never touched
-  std::vector<int64_t> found(chunks);
+  std::vector<Candidates> candidates(chunks);
 #pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
   for (int64_t c = 0; c < chunks; c++)
-    found[c] = keep_above(score + c * CHUNK, living(c), part(c), low, high, keep + c * CHUNK,
-                          place.get() + c * (CHUNK + 16));
-  Candidates candidates;
-  for (int64_t c = 0; c < chunks; c++)
-    for (int64_t i = 0; i < found[c]; i++) {
-      int64_t index = c * CHUNK + place[c * (CHUNK + 16) + i];
-      candidates.index.push_back(index);
-      candidates.key.push_back(key_of(score[index]));
-    }
+    keep_above(score + c * CHUNK, living(c), part(c), low, high, keep + c * CHUNK, candidates[c]);
   return !keep_candidates(candidates, wanted, held(BINS - 1), keep);
 }
 
 // keep [n, t] = the `count` best of every row [n, t] that live.
 void keep_best_rows(const float* score, const uint8_t* alive, int64_t n, int t, int count, uint8_t* keep, int threads) {
-  auto run = t == 9 ? keep_rows<9> : t == 4 ? keep_rows<4> : t == 25 ? keep_rows<25> : keep_rows<0>;
-  run(score, alive, n, t, count, keep, threads);
+  for_ranks(score, alive, n, t, threads, [=](int64_t at, int size, uint8_t* rank) {
+    const uint8_t limit = uint8_t(count);
+    for (int i = 0; i < size; i++) rank[i] = rank[i] < limit;
+    if (alive)
+      for (int i = 0; i < size; i++) rank[i] &= alive[at + i];
+    memcpy(keep + at, rank, size);
+  });
 }
 
-// rank [t, n] of every entry in its row of [n, t]; the dead score -1.
-void ranks(const float* score, const uint8_t* alive, int64_t n, int t, uint8_t* rank, int threads) {
-  auto run = t == 9 ? rank_block<9> : t == 25 ? rank_block<25> : rank_block<0>;
-#pragma omp parallel num_threads(threads) if (n * t > CHUNK)
-  {
-    auto block = std::make_unique<Block>();
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < n; row += ROWS) {
-      int rows = int(std::min<int64_t>(ROWS, n - row));
-      run(score + row * t, alive ? alive + row * t : nullptr, rows, t, *block);
-      for (int i = 0; i < t; i++) memcpy(rank + i * n + row, block->rank + i * ROWS, rows);
-    }
-  }
+// rank [n, t] of every entry in its row.
+void ranks(const float* score, int64_t n, int t, uint8_t* rank, int threads) {
+  for_ranks(score, nullptr, n, t, threads,
+            [=](int64_t at, int size, uint8_t* found) { memcpy(rank + at, found, size); });
 }
 
 // Multiply tensors by masks of bytes, 0 or 1, in place and in one pass over everything: mask m [size[m]] belongs to the
