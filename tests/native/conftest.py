@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from native_sources import small_build, written
 
-from campfire.native import loading
+from campfire.native import building, listing, loading
+from campfire.native.building import Build
+from campfire.native.compilers import Compiler
+from campfire.native.flavours import Flavour
 
 
 @pytest.fixture
@@ -16,4 +20,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CAMPFIRE_CACHE", str(folder))
     monkeypatch.setattr(loading, "_outcomes", {})
     monkeypatch.setattr(loading, "_warned", set())
+    return folder
+
+
+@pytest.fixture
+def only_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only library is ``answer``, compiled quickly."""
+    folder = written(tmp_path / "cpp")
+
+    def build(name: str, kind: Flavour, by: Compiler) -> Build:
+        return small_build(folder, kind.name, by) if name == "answer" else Build(name, kind, by)
+
+    for module in (listing, loading):
+        monkeypatch.setattr(module, "Build", build)
+    monkeypatch.setattr(loading, "check_name", lambda name: building.check_name(name, folder))
+    monkeypatch.setattr(listing, "sources", lambda: ["answer"])
     return folder

@@ -8,30 +8,18 @@ import warnings
 from pathlib import Path
 
 import pytest
-from native_sources import script, small_build, written
+from native_sources import script
 
 from campfire import native
 from campfire.errors import DoesNotFit, NoNative, UnknownName
 from campfire.native import BuildFailed, loading
-from campfire.native.flavours import FLAVOURS, Cpu
+from campfire.native.flavours import FLAVOURS, Cpu, this_cpu
 
 
 @pytest.fixture(autouse=True)
-def answers(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def answers(cache: Path, only_answer: Path) -> Path:
     """The only library is ``answer``."""
-    folder = written(tmp_path / "cpp")
-
-    def build(name: str, kind: object, by: object) -> object:
-        return small_build(folder, kind.name, by) if name == "answer" else real(name, kind, by)  # pyright: ignore
-
-    real = loading.Build
-    monkeypatch.setattr(loading, "Build", build)
-    monkeypatch.setattr(loading, "check_name", lambda name: real_check(name, folder))
-    monkeypatch.setattr(loading, "sources", lambda: ["answer"])
-    return folder
-
-
-real_check = loading.check_name
+    return only_answer
 
 
 def silently(name: str = "answer") -> ctypes.CDLL | None:
@@ -88,7 +76,7 @@ def test_mistakes_are_never_passed_over(mode: str, monkeypatch: pytest.MonkeyPat
 
 def test_the_flavour_follows_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FLAVOURS:
-        if not loading.this_cpu().lacks(FLAVOURS[name]):
+        if not this_cpu().lacks(FLAVOURS[name]):
             monkeypatch.setenv("CAMPFIRE_ISA", name)
             found = native.library("answer")
             assert found is not None

@@ -12,6 +12,10 @@ COMMANDS = {
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
     "explain": ("campfire.cli.explain:main", "what a structure keeps, drawn"),
+    "kernels": (
+        "campfire.cli.kernels:main",
+        "the native libraries: what they are compiled with, and compiling them now",
+    ),
     "bench": ("campfire.cli.bench:main", "time the parts on this machine"),
 }
 

@@ -6,5 +6,6 @@ The wheel is pure Python; no compiler means that torch does the work. See `libra
 from campfire.native.building import Build as Build
 from campfire.native.building import sources as sources
 from campfire.native.compilers import BuildFailed as BuildFailed
-from campfire.native.loading import info as info
+from campfire.native.listing import build_all as build_all
+from campfire.native.listing import info as info
 from campfire.native.loading import library as library

@@ -10,12 +10,11 @@ import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from campfire.errors import NoNative, UnknownName
-from campfire.native.building import Build, check_name, sources
+from campfire.native.building import Build, check_name
 from campfire.native.compilers import BuildFailed, compiler
-from campfire.native.flavours import flavour, this_cpu
+from campfire.native.flavours import flavour
 from campfire.native.store import Store, Unloadable
 
 MODES = ("0", "1", "require")
@@ -23,12 +22,14 @@ _VARIABLES = ("CAMPFIRE_ISA", "CAMPFIRE_CACHE", "XDG_CACHE_HOME", "CXX")
 
 
 @dataclass(frozen=True)
-class _Outcome:
+class Outcome:
+    """A library, or why there is none."""
+
     library: ctypes.CDLL | None
     reason: str = ""
 
 
-_outcomes: dict[tuple[str | None, ...], _Outcome] = {}
+_outcomes: dict[tuple[str | None, ...], Outcome] = {}
 _warned: set[str] = set()
 _lock = threading.RLock()
 
@@ -46,15 +47,19 @@ def library(name: str) -> ctypes.CDLL | None:
     """
     if (wanted := mode()) == "0":
         return None
-    request = (name, *map(os.environ.get, _VARIABLES))
-    outcome = _outcomes.get(request)
-    if outcome is None:
+    request = _request(name)
+    if (found := _outcomes.get(request)) is None:
         with _lock:
-            outcome = _outcomes.get(request) or _attempt(name, quiet=wanted == "require")
-            _outcomes[request] = outcome
-    if outcome.library is None and wanted == "require":
-        raise BuildFailed(f"CAMPFIRE_NATIVE=require, and {outcome.reason}")
-    return outcome.library
+            found = _outcomes.get(request) or _attempt(name, quiet=wanted == "require")
+            _outcomes[request] = found
+    if found.library is None and wanted == "require":
+        raise BuildFailed(f"CAMPFIRE_NATIVE=require, and {found.reason}")
+    return found.library
+
+
+def outcome(name: str) -> Outcome | None:
+    """What came of asking for a library in this process, with the variables as they are."""
+    return _outcomes.get(_request(name))
 
 
 def mode() -> str:
@@ -102,56 +107,19 @@ def private_folder() -> Path:
     return Path(folder)
 
 
-def info() -> dict[str, Any]:
-    """Compiler, flavour, flags, cache folder, and the state of every library; compiles nothing.
-
-    >>> sorted(info()["libraries"]["masks"])
-    ['file', 'reason', 'size', 'state']
-    """
-    kind = flavour()
-    try:
-        found, reason = compiler(), ""
-    except BuildFailed as error:
-        found, reason = None, str(error)
-    return {
-        "mode": mode(),
-        "state": "off" if mode() == "0" else "no compiler" if found is None else "ready",
-        "reason": reason,
-        "compiler": found and str(found),
-        "version": found and found.version,
-        "flavour": kind.name,
-        "flags": list(Build("", kind, found).flags) if found else [],
-        "cpu": this_cpu().name,
-        "cache": str(cache_folder()),
-        "libraries": {name: state_of(Build(name, kind, found) if found else None, name) for name in sources()},
-    }
+def _request(name: str) -> tuple[str | None, ...]:
+    return (name, *map(os.environ.get, _VARIABLES))
 
 
-def state_of(build: Build | None, name: str) -> dict[str, Any]:
-    """What there is of a library: "loaded", "built", "not built" or "failed"; its file, its size in bytes."""
-    outcome = _outcomes.get((name, *map(os.environ.get, _VARIABLES)))
-    path = build and Store(cache_folder()).find(build)
-    state = "built" if path else "not built"
-    if outcome is not None:
-        state = "failed" if outcome.library is None else "loaded"
-        path = path or (outcome.library and Path(outcome.library._name))
-    return {
-        "state": state,
-        "file": path and str(path),
-        "size": path and path.stat().st_size,
-        "reason": outcome.reason if outcome else "",
-    }
-
-
-def _attempt(name: str, quiet: bool) -> _Outcome:
+def _attempt(name: str, quiet: bool) -> Outcome:
     check_name(name)
     kind = flavour()
     try:
-        return _Outcome(obtain(Build(name, kind, compiler())))
+        return Outcome(obtain(Build(name, kind, compiler())))
     except (BuildFailed, OSError) as error:
         if not quiet:
             _warn("compiler", f"no native kernels, torch does their work, slower: {error}")
-        return _Outcome(None, str(error))
+        return Outcome(None, str(error))
 
 
 def _warn(what: str, message: str) -> None:
