@@ -8,6 +8,7 @@ import torch
 from campfire.bench.masks import _by_topk, bench_masks
 from campfire.bench.timing import ratio
 from campfire.cli import main
+from campfire.native import library
 from campfire.structures import named
 
 
@@ -37,3 +38,11 @@ def test_the_command_prints_one_line_of_json(capsys: pytest.CaptureFixture[str])
     assert main(["bench", "masks", "--model", "resnet8", "--rounds", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "resnet8"
     assert main(["bench", "mask"]) == 2
+
+
+def test_it_tells_whether_native_code_ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_masks("resnet8", rounds=1)["native"] is (library("masks") is not None)
+    monkeypatch.setenv("CAMPFIRE_NATIVE", "0")
+    assert bench_masks("resnet8", rounds=1)["native"] is False
+    assert main(["bench", "masks", "--model", "resnet8", "--rounds", "1"]) == 0
+    assert "torch alone" in capsys.readouterr().out

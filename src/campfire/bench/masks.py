@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from campfire import models
 from campfire.bench.timing import interleaved, machine, ratio
 from campfire.errors import LostOutputs
+from campfire.native import library
 from campfire.pruner import Pruner
 from campfire.schedules import OneShot
 from campfire.structures import Structure, named
@@ -30,6 +31,7 @@ def bench_masks(model: str = "resnet50", sparsity: float = 0.7, rounds: int = 9,
     net = models.create(model, num_classes=10)
     weights = [m.weight.detach() for m in net.modules() if isinstance(m, nn.Conv2d)]
     result: dict[str, Any] = {"model": model, "sparsity": sparsity, "layers": len(weights), "rounds": rounds}
+    result["native"] = library("masks") is not None
     for name in UPDATES:
         result[name] = _update(named(name), weights, sparsity, rounds)
     result["reapply"] = _reapply(net, sparsity, rounds)

@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
 def _text(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines = [
-        f"{found['model']}, {found['layers']} convolutions at {found['sparsity']:.0%} zeros, medians of {found['rounds']}"
+        f"{found['model']}, {found['layers']} convolutions at {found['sparsity']:.0%} zeros, medians of {found['rounds']}, "
+        + ("native code" if found["native"] else "torch alone")
     ]
     for name in ("ck", "fine", "window"):
         x = found[name]
