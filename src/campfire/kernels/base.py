@@ -1,0 +1,72 @@
+"""Kernel, the interface: three passes of a convolution from packed values, and reasons where it cannot serve."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from campfire.packed import Packed
+
+KERNELS: dict[str, "Kernel"] = {}
+
+
+@dataclass(frozen=True)
+class Conv:
+    """What a convolution does besides its weight; square strides and paddings only (a linear layer: stride 1, padding 0).
+
+    >>> Conv(stride=2, padding=1).output((16, 64, 56, 56), (128, 64, 3, 3))
+    (16, 128, 28, 28)
+    """
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+    def output(self, x: tuple[int, ...], weight: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """The shape [N, K, H', W'] for an input [N, C, H, W] and a weight [K, C, R, S]."""
+        height, width = (
+            (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
+            for size, taps in zip(x[2:], weight[2:], strict=True)
+        )
+        return x[0], weight[0], height, width
+
+
+class Prepared(ABC):
+    """A kernel made ready for one layer: its index structures, built once while the mask is frozen."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']."""
+
+    @abstractmethod
+    def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The gradient of an input of shape ``size`` from that of the output [N, K, H', W']."""
+
+    @abstractmethod
+    def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        """The gradient of the packed values, in their shape."""
+
+
+class Kernel(ABC):
+    """A way to run a packed layer. A subclass with a ``name`` is registered by being defined."""
+
+    name: ClassVar[str] = ""
+    layouts: ClassVar[tuple[str, ...]] = ()  # that it reads
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.name:
+            KERNELS[cls.name] = cls()
+
+    def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
+        """Reasons why it cannot serve this layer; [] when it can."""
+        if packed.layout not in self.layouts:
+            return [f"it reads {' and '.join(self.layouts)}, not {packed.layout}"]
+        return []
+
+    @abstractmethod
+    def prepare(self, packed: Packed, conv: Conv) -> Prepared:
+        """Index structures for a layer that `why_not` accepts."""

@@ -1,0 +1,155 @@
+"""blocks: tiles of 16 or more outputs, in NHWC, by native code; all three passes from one packed copy."""
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from campfire import native
+from campfire.kernels.base import Conv, Kernel, Prepared
+from campfire.kernels.blocks_index import Entries, Phases, Sets, Tiles
+from campfire.kernels.reference import Dense
+from campfire.packed import LAYOUTS, Packed
+from campfire.packed.tile import read_tile
+
+STRIP = 65536  # floats of padded input or gradient that a thread works on at a time: a quarter of a second cache
+BATCH = 512  # most pixels that the gradient of the values sums up before it looks at other weights
+
+
+class Blocks(Kernel):
+    """Vectors of 16 or 32 outputs share every input they read; float32 on the CPU, other dtypes run dense.
+
+    Bounds: 28 FMAs for 16 loads in the forward pass, so it runs at the speed of dense code (0.8 to 0.9 of the
+    library's) and gains 1 / density, until reading x and writing y is what takes the time.
+    """
+
+    name = "blocks"
+    layouts = ("unit", "grouped")
+
+    def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
+        if reasons := super().why_not(packed, conv, dtype, device):
+            return reasons
+        tile, reasons = read_tile(packed.parts["tile"]), []
+        if tile[0] % 16:
+            reasons.append(f"its vectors are 16 outputs; the tile has {tile[0]}")
+        if tile[2:] not in (packed.shape[2:], (1, 1)):
+            reasons.append(
+                f"a tile holds one tap or all; got {tile[2]}x{tile[3]} of {packed.shape[2]}x{packed.shape[3]}"
+            )
+        if conv.dilation != 1 or conv.groups != 1:
+            reasons.append(f"dilation and groups are 1; got {conv.dilation} and {conv.groups}")
+        if dtype != torch.float32 or device.type != "cpu":
+            reasons.append(f"it computes in float32 on a CPU; got {dtype} on {device.type}")
+        if not reasons and native.library("blocks_forward") is None:
+            reasons.append("native code is off, or no compiler was found")
+        return reasons
+
+    def prepare(self, packed: Packed, conv: Conv) -> "BlockPasses":
+        return BlockPasses(packed, conv)
+
+
+class BlockPasses(Prepared):
+    """The indices of one layer; offsets are made once for each width of its input."""
+
+    def __init__(self, packed: Packed, conv: Conv):
+        self.conv, self.tiles = conv, Tiles.of(packed)
+        self.entries, self.sets = Entries.of(self.tiles), Sets.of(self.tiles)
+        self.phases = Phases.of(conv, self.tiles.shape[2:])  # pyright: ignore[reportArgumentType]
+        self.value_shape = LAYOUTS[packed.layout].value_shape(packed)
+        order = packed.parts.get("order")
+        in_order = order is None or bool((order == torch.arange(len(order))).all())
+        self.order = None if in_order or order is None else order.contiguous()
+        self._dense = Dense(packed, conv)
+        self._offsets: dict[int, Tensor] = {}
+
+    def forward(
+        self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']; then plus ``residual`` of that shape, then ReLU."""
+        if x.dtype != torch.float32 or value.dtype != torch.float32:
+            y = self._dense.forward(x, value, bias)
+            y = y if residual is None else y + residual
+            return y.relu() if relu else y
+        x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
+        residual = None if residual is None else _nhwc(residual)
+        padded = x.shape[3] + 2 * self.conv.padding
+        if padded not in self._offsets:
+            self._offsets[padded] = self.entries.offsets(self.tiles.shape[3], padded, self.tiles.shape[1])
+        at = self._offsets[padded]
+        _call("forward", self._sizes(x.shape), x, self.entries.start, at, value.contiguous(), self.tiles.tile[0],
+              self.order, bias, residual, int(relu), y, STRIP)  # fmt: skip
+        return y
+
+    def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
+        if dy.dtype != torch.float32 or value.dtype != torch.float32:
+            return self._dense.d_input(dy, value, size)
+        dy, value, dx = _nhwc(dy), value.contiguous(), _empty(size, dy)
+        for phase in self.phases.phases:
+            low, high = self.phases.low, self.phases.high
+            rows, columns = (-(-(n - p) // self.conv.stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
+            inside = rows <= dy.shape[2] and columns <= dy.shape[3]  # dy is read where it lies
+            direct = low == high == 0 and self.order is None and inside
+            row = dy.shape[3] if direct else columns + high - low
+            at, taps, places, sources = self._reads(phase.taps, row)
+            _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
+                  at, self.sets.channel, self.sets.source, int(self.sets.neighbours), taps, places, sources,
+                  self.order, dx, phase.h, phase.w, low, high, STRIP)  # fmt: skip
+        return dx
+
+    def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        if dy.dtype != torch.float32 or x.dtype != torch.float32:
+            return self._dense.d_values(dy, x)
+        dy, x = _nhwc(dy), _nhwc(x)
+        gradient = torch.empty(self.value_shape)
+        batch = max(32, min(BATCH, 2 * STRIP // x.shape[1]))
+        _call("d_values", self._sizes(x.shape), x, self.entries.start, self.entries.channel, self.entries.tap, dy,
+              self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
+        return gradient
+
+    def _reads(self, taps: tuple[tuple[int, int, int], ...], row: int) -> tuple[Tensor, int, Tensor, Tensor]:
+        """Where each set, and each of its taps, reads dy (rows of ``row`` pixels), and where the taps' weights lie."""
+        k, c, *_ = self.tiles.tile
+        outputs, low, group = self.tiles.shape[0], self.phases.low, self.sets.group * k
+        places = {tap: ((down - low) * row + right - low) * outputs for tap, down, right in taps}
+        if self.tiles.whole:
+            at, far, source = group, list(places.values()), [tap * c * k for tap in places]
+        else:  # sets of one tap; those of other phases read nothing
+            table = torch.full((self.tiles.shape[2] * self.tiles.shape[3],), -1)
+            for tap, place in places.items():
+                table[tap] = place
+            place = table[self.sets.tap]
+            at, far, source = torch.where(place < 0, -1, group + place), [0], [0]
+        return at.to(torch.int32), len(far), _ints(far), _ints(source)
+
+    def _sizes(self, x: Sequence[int]) -> Tensor:
+        """struct Conv of native/cpp/conv.h."""
+        k, c, r, s = self.tiles.shape
+        *_, out_h, out_w = self.conv.output(tuple(x), self.tiles.shape)
+        threads = torch.get_num_threads()
+        stride, padding = self.conv.stride, self.conv.padding
+        return torch.tensor([x[0], x[2], x[3], c, k, r, s, stride, padding, out_h, out_w, threads])
+
+
+def _call(name: str, *arguments: Tensor | int | None) -> None:
+    library = native.library(f"blocks_{name}")
+    assert library is not None, "why_not asks first"
+    getattr(library, f"campfire_blocks_{name}")(*map(_as_c, arguments))
+
+
+def _as_c(argument: Tensor | int | None) -> "ctypes.c_void_p | ctypes.c_int64":
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.empty(tuple(shape), dtype=like.dtype, memory_format=torch.channels_last)
+
+
+def _ints(values: list[int]) -> Tensor:
+    return torch.tensor(values or [0], dtype=torch.int32)

@@ -1,0 +1,103 @@
+"""The operators campfire::conv, conv_d_input and conv_d_values: what autograd, compilation and dispatch see of a packed layer.
+
+A layer's prepared kernels are Python objects, so operators are handed their number. Autograd stays outside the operators
+(it would cost more than small layers).
+"""
+
+import itertools
+import weakref
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from campfire.kernels.base import Conv, Prepared
+
+
+class Passes:
+    """The kernels that serve one layer, pass by pass; to be kept alive by the layer."""
+
+    def __init__(self, shape: tuple[int, ...], conv: Conv, value_shape: tuple[int, ...], kernel: Prepared):
+        self.shape, self.conv, self.value_shape = shape, conv, value_shape
+        self.forward = self.d_input = self.d_values = kernel
+        self.number = next(_numbers)
+        _layers[self.number] = self
+
+
+_numbers = itertools.count()
+_layers: "weakref.WeakValueDictionary[int, Passes]" = weakref.WeakValueDictionary()
+
+_library = torch.library.Library("campfire", "DEF")
+_library.define("conv(Tensor x, Tensor value, Tensor? bias, int layer) -> Tensor")
+_library.define("conv_d_input(Tensor dy, Tensor value, SymInt[] size, int layer) -> Tensor")
+_library.define("conv_d_values(Tensor dy, Tensor x, int layer) -> Tensor")
+
+
+def _conv(x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:
+    return _nhwc(_layers[layer].forward.forward(x, value, bias))
+
+
+def _conv_d_input(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
+    return _nhwc(_layers[layer].d_input.d_input(dy, value, tuple(size)))
+
+
+def _conv_d_values(dy: Tensor, x: Tensor, layer: int) -> Tensor:
+    return _layers[layer].d_values.d_values(dy, x)
+
+
+for _name, _run in (("conv", _conv), ("conv_d_input", _conv_d_input), ("conv_d_values", _conv_d_values)):
+    _library.impl(_name, _run, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("campfire::conv")
+def _(x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:
+    return _like_nhwc(x, _layers[layer].conv.output(tuple(x.shape), _layers[layer].shape))
+
+
+@torch.library.register_fake("campfire::conv_d_input")
+def _(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
+    return _like_nhwc(dy, tuple(size))
+
+
+@torch.library.register_fake("campfire::conv_d_values")
+def _(dy: Tensor, x: Tensor, layer: int) -> Tensor:
+    return dy.new_empty(_layers[layer].value_shape)
+
+
+def _like_nhwc(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    """What the operators return, whatever kernel ran: compiled code relies on it."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:  # pyright: ignore
+        ctx.save_for_backward(x, value)
+        ctx.layer, ctx.size = layer, x.shape
+        return torch.ops.campfire.conv(x, value, bias, layer)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor):  # pyright: ignore
+        x, value = ctx.saved_tensors
+        wants_x, wants_value, wants_bias, _ = ctx.needs_input_grad
+        dx = torch.ops.campfire.conv_d_input(dy, value, list(ctx.size), ctx.layer) if wants_x else None
+        dv = torch.ops.campfire.conv_d_values(dy, x, ctx.layer) if wants_value else None
+        db = dy.sum((0, 2, 3)) if wants_bias else None
+        return dx, dv, db, None
+
+
+def conv(x: Tensor, value: Tensor, bias: Tensor | None, passes: Passes) -> Tensor:
+    """The convolution of x [N, C, H, W] with a packed weight; differentiable once in x, value and bias.
+
+    Under autocast it runs in autocast's dtype, like the dense convolution.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
+    return _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,48 @@
+"""reference: the dense library on the unpacked weight. Serves everything, and says what every other kernel must compute."""
+
+import torch
+from torch import Tensor
+
+from campfire.kernels.base import Conv, Kernel, Prepared
+from campfire.packed import LAYOUTS, Packed
+
+
+class Reference(Kernel):
+    """Any layout, dtype, device, stride, dilation and grouping, at dense speed."""
+
+    name = "reference"
+    layouts = tuple(LAYOUTS)
+
+    def prepare(self, packed: Packed, conv: Conv) -> "Dense":
+        return Dense(packed, conv)
+
+
+class Dense(Prepared):
+    """The weight is unpacked for each pass; the gradient of the values is gathered from the dense weight's."""
+
+    def __init__(self, packed: Packed, conv: Conv):
+        layout = LAYOUTS[packed.layout]
+        self.shape, self.value_shape, self.conv = packed.shape, layout.value_shape(packed), conv
+        self.positions = layout.positions(packed)
+
+    def weight(self, value: Tensor) -> Tensor:
+        """The dense weight [K, C, R, S]."""
+        dense = value.new_zeros(self.shape)
+        dense.view(-1)[self.positions.to(value.device)] = value.detach().reshape(-1)
+        return dense
+
+    def forward(self, x: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        c = self.conv
+        return torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
+
+    def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
+        return self._backward(dy, dy.new_empty(size), self.weight(value), [True, False, False])[0]
+
+    def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        gradient = self._backward(dy, x, x.new_empty(self.shape), [False, True, False])[1]
+        return gradient.reshape(-1)[self.positions.to(x.device)].view(self.value_shape)
+
+    def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.conv
+        two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
+        return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], c.groups, wanted)

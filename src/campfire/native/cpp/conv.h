@@ -1,0 +1,68 @@
+// A convolution in NHWC (groups 1, dilation 1): its sizes, and the strips of padded rows that kernels walk.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "unroll.h"
+
+struct Conv {  // int64 each, as the Python side passes them
+    int64_t N, H, Wd, C, K, R, S, stride, pad, Ho, Wo, threads;
+
+    // A 1x1 convolution whose pixels, of all images, are one long row.
+    bool flat() const { return R == 1 && S == 1 && stride == 1 && pad == 0; }
+};
+
+// Rows [from, from + rows) of one image [H][width][C] into dst, with `left` zero pixels before and zeros up to `padded`
+// pixels after each; rows outside the image are zero. `order` permutes channels: dst[j] = src[order[j]].
+static inline void pack_rows(float* dst, const float* image, int64_t H, int64_t width, int64_t C, int64_t from,
+                             int64_t rows, int64_t left, int64_t padded, const int32_t* order = nullptr) {
+    for (int64_t i = 0; i < rows; i++, dst += padded * C) {
+        const int64_t h = from + i, copied = std::min(width, padded - left);
+        if (h < 0 || h >= H) {
+            std::memset(dst, 0, sizeof(float) * padded * C);
+            continue;
+        }
+        float* row = dst + left * C;
+        const float* src = image + h * width * C;
+        std::memset(dst, 0, sizeof(float) * left * C);
+        for (int64_t p = 0; p < copied; p++, row += C, src += C) {
+            if (order)
+                for (int64_t j = 0; j < C; j++) row[j] = src[order[j]];
+            else
+                std::memcpy(row, src, sizeof(float) * C);
+        }
+        std::memset(row, 0, sizeof(float) * (padded - left - copied) * C);
+    }
+}
+
+// Pixel p of a run, pixels c1 bytes apart (c3 and c5: three and five times that): addresses the processor forms by itself.
+static inline const float& pixel(const float* first, int p, int64_t c1, int64_t c3, int64_t c5) {
+    const char* b = (const char*)first;
+    switch (p) {
+        case 0: return *(const float*)b;
+        case 1: return *(const float*)(b + c1);
+        case 2: return *(const float*)(b + 2 * c1);
+        case 3: return *(const float*)(b + c3);
+        case 4: return *(const float*)(b + 4 * c1);
+        case 5: return *(const float*)(b + c5);
+        default: return *(const float*)(b + 2 * c3);
+    }
+}
+
+constexpr int64_t LARGE = 4 << 20;  // floats: more than the caches keep
+
+// Runs of at most `most` pixels, cut evenly: 8 pixels are 4 + 4 and not 7 + 1.
+static inline int64_t run_length(int64_t pixels, int64_t most) {
+    int64_t runs = (pixels + most - 1) / most;
+    return (pixels + runs - 1) / runs;
+}
+
+// Memory aligned to a cache line, kept by its thread from call to call.
+static inline float* scratch(int slot, size_t floats) {
+    static thread_local std::vector<float> memory[4];
+    auto& m = memory[slot];
+    if (m.size() < floats + 16) m.resize(floats + 16);
+    return (float*)(((uintptr_t)m.data() + 63) & ~(uintptr_t)63);
+}

@@ -1,0 +1,22 @@
+// Loops over registers, and memory hints.
+#pragma once
+
+#include "vector.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#define UNROLL _Pragma("GCC unroll 32")
+
+// Past the caches, where a vector is a whole cache line: for results that no cache would hold until they are read.
+static inline void stream(float* p, Vec v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, (__m512)v);
+#else
+    store(p, v);
+#endif
+}
+
+// Into the second cache: for lines that lie too far apart for the processor to foresee.
+static inline void ahead(const float* p) { __builtin_prefetch(p, 0, 2); }

@@ -1,0 +1,190 @@
+"""Block kernels against float64, pass by pass, in every flavour that this CPU runs."""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from campfire import native
+from campfire.kernels import KERNELS, Conv
+from campfire.kernels.blocks import BlockPasses
+from campfire.kernels.blocks_index import Entries, Phases, Sets
+from campfire.mask import Mask
+from campfire.native.flavours import flavour_names
+from campfire.packed import LAYOUTS, Packed, pack
+
+SHAPE = (64, 32)
+CPU = torch.device("cpu")
+GEOMETRIES = [(3, 1), (1, 0), (3, 0), (3, 2), (5, 2), (1, 1)]  # taps, padding
+SIZES = [(3, 7, 9), (1, 13, 8), (17, 5, 5)]  # images, height, width
+
+
+def masks(tile: tuple[int, ...], taps: int, seed: int) -> dict[str, Tensor]:
+    """Living tiles [K, C, R, S]: scattered, with an empty row group, with every tile, with one."""
+    counts = [n // t for n, t in zip((*SHAPE, taps, taps), tile, strict=True)]
+    some = torch.rand(counts, generator=torch.Generator().manual_seed(seed)) > 0.6
+    some[-1, -1] = True
+    empty, one = some.clone(), torch.zeros_like(some)
+    empty[0], one[-1, 0, 0, 0] = False, True
+    kinds = {"some": some, "empty group": empty, "full": torch.ones_like(some), "one": one}
+    return {name: _grown(keep, tile) for name, keep in kinds.items()}
+
+
+def _grown(keep: Tensor, tile: tuple[int, ...]) -> Tensor:
+    for axis, times in enumerate(tile):
+        keep = keep.repeat_interleave(times, axis)
+    return keep
+
+
+def packed(keep: Tensor, tile: tuple[int, ...], order: Tensor | None, seed: int = 0) -> Packed:
+    if order is not None:
+        keep = torch.empty_like(keep).index_copy_(0, order, keep)
+    weight = torch.randn(keep.shape, generator=torch.Generator().manual_seed(seed))
+    options = {"tile": tile} if order is None else {"tile": tile, "order": order}
+    return pack(weight, Mask(keep), "unit" if order is None else "grouped", **options)
+
+
+def prepared(weight: Packed, conv: Conv) -> BlockPasses:
+    kernel = KERNELS["blocks"]
+    assert not kernel.why_not(weight, conv, torch.float32, CPU)
+    passes = kernel.prepare(weight, conv)
+    assert isinstance(passes, BlockPasses)
+    return passes
+
+
+def passes_agree(weight: Packed, conv: Conv, size: tuple[int, int, int], seed: int = 0) -> None:
+    """All three passes, outputs poisoned with NaN before, within a few times the dense library's own error."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size[0], SHAPE[1], *size[1:], generator=generator).contiguous(memory_format=torch.channels_last)
+    passes, value = prepared(weight, conv), weight.parts["value"]
+    exact = x.double().requires_grad_(), weight.dense().double().requires_grad_()
+    y = conv2d(*exact, stride=conv.stride, padding=conv.padding)
+    dy = torch.randn(y.shape, generator=generator)
+    y.backward(dy.double())
+    wanted = y.detach(), exact[0].grad, LAYOUTS[weight.layout].gather(weight, exact[1].grad)
+    near = x.clone().requires_grad_(), weight.dense().requires_grad_()
+    dense = conv2d(*near, stride=conv.stride, padding=conv.padding)
+    dense.backward(dy)
+    library = dense.detach(), near[0].grad, LAYOUTS[weight.layout].gather(weight, near[1].grad)
+    with poisoned():
+        got = passes.forward(x, value, None), passes.d_input(dy, value, tuple(x.shape)), passes.d_values(dy, x)
+    for name, a, b, c in zip(("forward", "d_input", "d_values"), got, wanted, library, strict=True):
+        limit = 4 * float((c - b).abs().max()) + 1e-5 * float(b.abs().max())
+        assert float((a - b).abs().max()) <= limit, f"{name}: {float((a - b).abs().max())} > {limit}"
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """New memory holds NaN, so that what a kernel does not write is seen."""
+    empty = torch.empty
+    with mock.patch.object(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan"))):
+        yield
+
+
+@pytest.fixture(params=flavour_names())
+def flavour(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("CAMPFIRE_ISA", request.param)
+    if native.library("blocks_forward") is None:
+        pytest.skip("no compiler")
+    return request.param
+
+
+TILES = [(32, 4), (32, 1), (16, 4), (16, 1), (32, 16)]
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("order", [False, True])
+def test_every_geometry(flavour: str, tile: tuple[int, int], order: bool) -> None:
+    rows = torch.randperm(SHAPE[0], generator=torch.Generator().manual_seed(1)) if order else None
+    for seed, ((taps, padding), stride) in enumerate(itertools.product(GEOMETRIES, (1, 2, 3))):
+        box = (*tile, 1, 1) if seed % 4 == 3 and tile[1] < 16 else (*tile, taps, taps)
+        for keep in list(masks(box, taps, seed).values())[: 4 if seed == 0 else 1]:
+            passes_agree(packed(keep, box, rows, seed), Conv(stride, padding), SIZES[seed % len(SIZES)], seed)
+
+
+@pytest.mark.parametrize("images", [1, 15, 16, 17])
+def test_batches(images: int) -> None:
+    keep = masks((32, 4, 3, 3), 3, 0)["some"]
+    passes_agree(packed(keep, (32, 4, 3, 3), None), Conv(1, 1), (images, 6, 11))
+
+
+def test_epilogue() -> None:
+    weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), torch.randperm(64))
+    passes, x, bias = prepared(weight, Conv(1, 1)), torch.randn(2, 32, 5, 6), torch.randn(64)
+    residual = torch.randn(2, 64, 5, 6)
+    wanted = (conv2d(x, weight.dense(), bias, padding=1) + residual).relu()
+    got = passes.forward(x, weight.parts["value"], bias, residual, relu=True)
+    assert torch.allclose(got, wanted, atol=1e-4)
+
+
+def test_threads_agree_bit_for_bit() -> None:
+    weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), None)
+    passes, x, before = prepared(weight, Conv(1, 1)), torch.randn(9, 32, 12, 10), torch.get_num_threads()
+    dy, found = torch.randn(9, 64, 12, 10), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            value = weight.parts["value"]
+            found.append((passes.forward(x, value, None), passes.d_input(dy, value, x.shape), passes.d_values(dy, x)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_nan_and_infinity_reach_what_they_belong_to_only() -> None:
+    weight = packed(masks((32, 1, 3, 3), 3, 2)["some"], (32, 1, 3, 3), None)
+    passes, dy = prepared(weight, Conv(1, 1)), torch.zeros(1, 64, 9, 9)
+    dy[0, :, 4, 4] = float("inf")
+    dx = passes.d_input(dy, weight.parts["value"], (1, 32, 9, 9))
+    assert not dx[0, :, 4, 4].isfinite().all()
+    dx[0, :, 3:6, 3:6] = 0
+    assert (dx == 0).all()
+
+
+def test_other_dtypes_run_dense() -> None:
+    weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), None)
+    passes, x = prepared(weight, Conv(1, 1)), torch.randn(2, 32, 5, 6, dtype=torch.float64)
+    y = passes.forward(x, weight.parts["value"].double(), None)
+    assert torch.allclose(y, conv2d(x, weight.dense().double(), padding=1))
+
+
+def test_why_not() -> None:
+    kernel, keep = KERNELS["blocks"], masks((8, 1, 1, 1), 1, 0)["some"]
+    short = pack(torch.randn(64, 32, 1, 1), Mask(keep), "unit", tile=(8, 1, 1, 1))
+    assert kernel.why_not(short, Conv(), torch.float32, CPU) == ["its vectors are 16 outputs; the tile has 8"]
+    good = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), None)
+    assert "dilation" in kernel.why_not(good, Conv(dilation=2), torch.float32, CPU)[0]
+    assert "float64" in kernel.why_not(good, Conv(), torch.float64, CPU)[0]
+    csr = pack(torch.randn(64, 32, 1, 1), Mask(keep))
+    assert kernel.why_not(csr, Conv(), torch.float32, CPU) == ["it reads unit and grouped, not csr"]
+
+
+def test_phases_cover_every_pair_of_output_and_input() -> None:
+    for stride, padding, taps in itertools.product((1, 2, 3), (0, 1, 2), (1, 2, 3, 5)):
+        phases = Phases.of(Conv(stride, padding), (taps, taps)).phases
+        assert sum(len(p.taps) for p in phases) == taps * taps
+        for phase in phases:
+            for tap, down, _ in phase.taps:  # output i + down reads input stride (i + down) - padding + r
+                assert stride * down - padding + tap // taps == phase.h
+
+
+@pytest.mark.parametrize(
+    ("index", "part"), [(Entries, "channel"), (Entries, "tap"), (Sets, "channel"), (Sets, "source")]
+)
+def test_a_wrong_index_is_seen(index: type, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, built = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), None), index.of
+
+    def wrong(tiles: object) -> object:
+        right = built(tiles)
+        values = getattr(right, part)
+        return dataclasses.replace(right, **{part: values.flip(0)})
+
+    monkeypatch.setattr(index, "of", wrong)
+    with pytest.raises(AssertionError, match="forward|d_"):
+        passes_agree(weight, Conv(1, 1), (2, 7, 9))
