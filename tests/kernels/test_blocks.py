@@ -186,5 +186,5 @@ def test_a_wrong_index_is_seen(index: type, part: str, monkeypatch: pytest.Monke
         return dataclasses.replace(right, **{part: values.flip(0)})
 
     monkeypatch.setattr(index, "of", wrong)
-    with pytest.raises(AssertionError, match="forward|d_"):
+    with pytest.raises(AssertionError, match=r"forward|d_"):
         passes_agree(weight, Conv(1, 1), (2, 7, 9))
