@@ -19,6 +19,8 @@ _HOME = {
     "Mask": "campfire.mask",
     "named": "campfire.structures",
     "pack": "campfire.packed",
+    "SparseConv2d": "campfire.nn",
+    "SparseLinear": "campfire.nn",
     "eliminate_": "campfire.couplings",
     "find_dead": "campfire.couplings",
     "check_structure": "campfire.testing",
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from campfire.couplings import find_dead as find_dead
     from campfire.errors import CampfireError as CampfireError
     from campfire.mask import Mask as Mask
+    from campfire.nn import SparseConv2d as SparseConv2d
+    from campfire.nn import SparseLinear as SparseLinear
     from campfire.packed import pack as pack
     from campfire.pruner import Phase as Phase
     from campfire.pruner import Pruner as Pruner

@@ -1,0 +1,166 @@
+"""What sparse layers share: values as the Parameter, indices as buffers, the dense state dict, and the choice of kernels."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from campfire.errors import DoesNotFit
+from campfire.kernels import Conv
+from campfire.kernels.ops import conv
+from campfire.mask import Mask
+from campfire.nn.choosing import name_of, passes_of, require_kernel
+from campfire.packed import LAYOUTS, Layout, Packed
+
+INDEX = "index_"  # before the names of index parts: "kernel" and "input" are names of other things
+
+
+class SparseLayer(nn.Module):
+    """A layer on packed values.
+
+    ``value`` is [n, m] with at least two axes, so that rules that spare vectors from weight decay do not take it for
+    one. Index parts are buffers outside the state dict, which is that of the dense layer.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(self, packed: Packed, bias: Tensor | None, conv: Conv, kernel: str):
+        super().__init__()
+        _require(packed, bias, type(self).__name__)
+        require_kernel(packed, conv, kernel)
+        self.layout, self.shape, self.conv, self.kernel = packed.layout, packed.shape, conv, kernel
+        self._value_shape = tuple(packed.parts["value"].shape)
+        for name in LAYOUTS[packed.layout].parts:
+            self.register_buffer(INDEX + name, packed.parts[name], persistent=False)
+        value = packed.parts["value"]
+        self.value = nn.Parameter(value.view(-1, 1) if value.dim() < 2 else value)
+        self.register_parameter("bias", bias if bias is None or isinstance(bias, nn.Parameter) else nn.Parameter(bias))
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._passes = passes_of(self.packed, self.conv, self.kernel, self._value_shape)
+
+    def _run(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']."""
+        device, dtype = x.device.type, self.value.dtype
+        if device != "meta" and torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return conv(x, self.value.view(self._value_shape), self.bias, self._passes[dtype])
+
+    # --- what it holds -----------------------------------------------------------------------------------------------
+
+    @property
+    def packed(self) -> Packed:
+        """The weight without its zeros; its values are the Parameter's memory."""
+        parts = {name: self._buffers[INDEX + name] for name in self._layout.parts}
+        return Packed(self.layout, self.shape, {**parts, "value": self.value.detach().view(self._value_shape)})  # pyright: ignore[reportArgumentType]
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight with its zeros, a copy without a gradient: [K, C, R, S], or [K, C] of a linear layer."""
+        return self.scatter(self.value.detach())
+
+    @property
+    def mask(self) -> Mask:
+        """Which weights live: bool [K, C, R, S]."""
+        keep = torch.zeros(self.shape, dtype=torch.bool, device=self.value.device)
+        keep.view(-1)[self._layout.positions(self.packed)] = True
+        order = self._buffers.get(INDEX + "order")
+        return Mask(keep, {} if order is None else {"order": order.long()})
+
+    @property
+    def density(self) -> float:
+        """The fraction of weights that live."""
+        return self.value.numel() / math.prod(self.shape)
+
+    def gather(self, dense: Tensor) -> Tensor:
+        """Of a tensor of the weight's shape (a gradient, a momentum) what belongs to the values, in their shape."""
+        return self._layout.gather(self.packed, dense).view(self.value.shape)
+
+    def scatter(self, value: Tensor) -> Tensor:
+        """The inverse of `gather`: zero where nothing lives."""
+        return self._layout.scatter(self.packed, value.view(self._value_shape)).view(self._weight_shape)
+
+    @property
+    def _layout(self) -> Layout:
+        return LAYOUTS[self.layout]
+
+    @property
+    def _weight_shape(self) -> tuple[int, ...]:
+        return self.shape
+
+    def extra_repr(self) -> str:
+        kernel = name_of(self._passes[self.value.dtype])
+        return f"density={self.density:.4g}, layout={self.layout}, kernel={kernel}"
+
+    # --- moving, copying ---------------------------------------------------------------------------------------------
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self._prepare()  # another dtype or device may want another kernel
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_passes": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    # --- the dense state dict ----------------------------------------------------------------------------------------
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        destination[prefix + "weight"] = self.scatter(self.value if keep_vars else self.value.detach())
+        if self.bias is not None:
+            destination[prefix + "bias"] = self.bias if keep_vars else self.bias.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key, value_key = prefix + "weight", prefix + "value"
+        own = {k: v for k, v in state_dict.items() if k not in (key, value_key)}
+        if (weight := state_dict.get(key)) is not None:
+            if reason := self.why_not_load(weight):
+                error_msgs.append(f"{key}: {reason}")
+                return
+            own[value_key] = self.gather(weight.detach().to(self.value.device)).to(weight.device)
+        missing: list[str] = []
+        super()._load_from_state_dict(own, prefix, local_metadata, strict, missing, unexpected_keys, error_msgs)
+        missing_keys += [key if name == value_key else name for name in missing]
+        if local_metadata.get("assign_to_params_buffers"):
+            self._follow()
+
+    def why_not_load(self, weight: Tensor) -> str:
+        """Why a dense weight cannot be taken; "" when it can."""
+        if tuple(weight.shape) != self._weight_shape:
+            return f"a weight of this layer is {self._weight_shape}; got {tuple(weight.shape)}"
+        living = self.gather(weight.detach().to(self.value.device)).count_nonzero()
+        if stray := int(weight.count_nonzero()) - int(living):
+            return (
+                f"{stray} of {weight.numel()} weights are not zero where this layer has none; zero them by the "
+                "masks of this model first, or load into the dense model (decompress_)"
+            )
+        return ""
+
+    def _follow(self) -> None:
+        """To the device and dtype of values that another tensor was assigned to."""
+        for name, part in self._buffers.items():
+            self._buffers[name] = None if part is None else part.to(self.value.device)
+        self._prepare()
+
+
+def _require(packed: Packed, bias: Tensor | None, what: str) -> None:
+    layout = LAYOUTS.get(packed.layout)
+    reasons = [f"no layout is called {packed.layout!r}"] if layout is None else layout.why_invalid(packed)
+    if bias is not None and tuple(bias.shape) != packed.shape[:1]:
+        reasons = [*reasons, f"a bias has shape {packed.shape[:1]}; got {tuple(bias.shape)}"]
+    if reasons:
+        raise DoesNotFit(f"a {packed.layout!r} weight of shape {packed.shape}", what, reasons)
