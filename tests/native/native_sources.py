@@ -38,6 +38,7 @@ def small_build(folder: Path, kind: str = "portable", by: Compiler | None = None
 
 def script(path: Path, body: str) -> Path:
     """An executable that stands where a compiler should."""
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path

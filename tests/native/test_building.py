@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from native_sources import small_build, written
+from native_sources import script, small_build, written
 
 from campfire.errors import UnknownName
 from campfire.native import building
@@ -24,6 +24,15 @@ def test_the_key_is_one_builds_own(tmp_path: Path) -> None:
     ]
     assert len({build.key, *(x.key for x in others)}) == 6
     assert replace(build, folder=written(tmp_path / "same")).key == build.key
+
+
+def test_the_key_changes_with_the_compilers_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by = Compiler((str(script(tmp_path / "cxx", "print('cxx 12\\nand more')")),))
+    assert by.version == "cxx 12"
+    build = small_build(tmp_path / "cpp", by=by)
+    before = build.key
+    monkeypatch.setattr(Compiler, "version", "cxx 13")
+    assert replace(build).key != before
 
 
 @pytest.mark.parametrize("file", ["answer.cpp", "number.h", "new.h"])

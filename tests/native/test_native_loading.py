@@ -120,6 +120,14 @@ def test_no_compiler(cxx: str, message: str, tmp_path: Path, monkeypatch: pytest
     assert native.info()["reason"]
 
 
+def test_one_warning_for_all_libraries(answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    (answers / "other.cpp").touch()
+    with pytest.warns(NoNative) as told:
+        assert (native.library("answer"), native.library("other")) == (None, None)
+    assert len(told) == 1
+
+
 def test_what_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cxx").write_bytes(b"\x7fELF nothing")
     (tmp_path / "cxx").chmod(0o755)

@@ -111,6 +111,11 @@ def test_other_tensors_are_left_to_torch() -> None:
     assert masks.keep_best(x[0].double(), 3, None) is None
 
 
+def test_fewer_living_than_wanted_are_refused() -> None:
+    with pytest.raises(CampfireError):
+        masks.keep_best(torch.rand(70_000), 5, torch.arange(70_000) < 4)
+
+
 def test_strided_scores_are_served() -> None:
     score, alive = torch.rand(9, 40).t(), torch.rand(9, 40).t() > 0.2
     assert same(keep_best_rows(score, 3, alive), by_torch(keep_best_rows, score, 3, alive))

@@ -110,6 +110,9 @@ uint32_t cut_of(const std::vector<Candidates>& chunks, int64_t wanted) {
 
 // Keep the best `wanted` candidates, of equal ones the last; false where NaN takes so much room that too few remain.
 bool keep_candidates(const std::vector<Candidates>& chunks, int64_t wanted, int64_t nans, uint8_t* keep) {
+  int64_t there = 0;
+  for (const Candidates& found : chunks) there += int64_t(found.key.size());
+  if (there < wanted) return false;
   const uint32_t cut = cut_of(chunks, wanted);
   int64_t above = 0, tied = 0;
   for (const Candidates& found : chunks)
@@ -153,7 +156,7 @@ struct Neighbours {
 void rank_rows(const float* score, const uint8_t* alive, int n, const Neighbours& near, uint8_t* rank) {
   float padded[LONGEST + ROOM + LONGEST + 2 * W];
   float* own = padded + LONGEST;
-  memset(padded, 0, LONGEST * 4);
+  memset(padded, 0, LONGEST * 4);  // what is compared with the margins does not count
   memset(own + n, 0, (LONGEST + W) * 4);
   if (alive)
     for (int i = 0; i < n; i++) {
@@ -191,7 +194,7 @@ void for_ranks(const float* score, const uint8_t* alive, int64_t rows, int t, in
 
 extern "C" {
 
-// keep [n] = the `count` best of the living; 0 < count < number of living. 1: the scores hold too many NaN.
+// keep [n] = the `count` best of the living, 0 < count; 1: too few live, or the scores hold NaN.
 int keep_best(const float* score, const uint8_t* alive, int64_t n, int64_t count, uint8_t* keep, int threads) {
   const int64_t chunks = (n + CHUNK - 1) / CHUNK;
   auto part = [&](int64_t c) { return std::min(CHUNK, n - c * CHUNK); };
@@ -211,7 +214,6 @@ int keep_best(const float* score, const uint8_t* alive, int64_t n, int64_t count
   int64_t wanted = count;
   int digit = BINS - 1;
   while (digit > 0 && held(digit) < wanted) wanted -= held(digit--);
-  if (digit == BINS - 1) return 1;  // the last digit holds NaN alone
   const uint32_t low = uint32_t(digit) << SHIFT, high = low | ((1u << SHIFT) - 1);
 
   std::vector<Candidates> candidates(chunks);
