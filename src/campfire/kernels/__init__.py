@@ -2,9 +2,17 @@
 
 import importlib
 
+import torch
+
 from campfire.kernels.base import KERNELS, Conv, Kernel, Prepared
+from campfire.packed import Packed
 
-__all__ = ["KERNELS", "Conv", "Kernel", "Prepared"]
+__all__ = ["KERNELS", "Conv", "Kernel", "Prepared", "serving"]
 
-for _name in ("blocks", "reference"):
+for _name in ("reference", "blocks"):  # the last that can serve, serves
     importlib.import_module(f"{__name__}.{_name}")
+
+
+def serving(packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> Kernel:
+    """The kernel that serves a layer: the most special one that can."""
+    return next(k for k in reversed(KERNELS.values()) if not k.why_not(packed, conv, dtype, device))

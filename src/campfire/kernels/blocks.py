@@ -14,6 +14,7 @@ from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
 STRIP = 65536  # floats of padded input or gradient that a thread works on at a time: a quarter of a second cache
+APART = 16  # floats between the pixels of a copy: powers of two would share a few sets of the first cache
 BATCH = 512  # most pixels that the gradient of the values sums up before it looks at other weights
 
 
@@ -61,7 +62,8 @@ class BlockPasses(Prepared):
         in_order = order is None or bool((order == torch.arange(len(order))).all())
         self.order = None if in_order or order is None else order.contiguous()
         self._dense = Dense(packed, conv)
-        self._offsets: dict[int, Tensor] = {}
+        self._flat = self.tiles.shape[2:] == (1, 1) and conv.stride == 1 and conv.padding == 0
+        self._offsets: dict[tuple[int, int], Tensor] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -73,12 +75,13 @@ class BlockPasses(Prepared):
             return y.relu() if relu else y
         x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
         residual = None if residual is None else _nhwc(residual)
-        padded = x.shape[3] + 2 * self.conv.padding
-        if padded not in self._offsets:
-            self._offsets[padded] = self.entries.offsets(self.tiles.shape[3], padded, self.tiles.shape[1])
-        at = self._offsets[padded]
+        channels, padded = x.shape[1], x.shape[3] + 2 * self.conv.padding
+        pixel = channels + APART if self.conv.padding or (self._flat and channels % 512 == 0) else 0
+        if (key := (padded, pixel)) not in self._offsets:
+            self._offsets[key] = self.entries.offsets(self.tiles.shape[3], padded, pixel or channels)
+        at = self._offsets[key]
         _call("forward", self._sizes(x.shape), x, self.entries.start, at, value.contiguous(), self.tiles.tile[0],
-              self.order, bias, residual, int(relu), y, STRIP)  # fmt: skip
+              self.order, bias, residual, int(relu), y, pixel, STRIP)  # fmt: skip
         return y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -89,12 +92,14 @@ class BlockPasses(Prepared):
             low, high = self.phases.low, self.phases.high
             rows, columns = (-(-(n - p) // self.conv.stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
             inside = rows <= dy.shape[2] and columns <= dy.shape[3]  # dy is read where it lies
-            direct = low == high == 0 and self.order is None and inside
+            direct = low == high == 0 and self.order is None and (self._flat or inside)
+            direct = direct and not (self._flat and dy.shape[1] % 512 == 0)
+            pixel = 0 if direct else dy.shape[1] + APART
             row = dy.shape[3] if direct else columns + high - low
-            at, taps, places, sources = self._reads(phase.taps, row)
+            at, taps, places, sources = self._reads(phase.taps, row, pixel or dy.shape[1])
             _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
                   at, self.sets.channel, self.sets.source, int(self.sets.neighbours), taps, places, sources,
-                  self.order, dx, phase.h, phase.w, low, high, STRIP)  # fmt: skip
+                  self.order, dx, phase.h, phase.w, low, high, pixel, STRIP)  # fmt: skip
         return dx
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
@@ -107,11 +112,13 @@ class BlockPasses(Prepared):
               self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
         return gradient
 
-    def _reads(self, taps: tuple[tuple[int, int, int], ...], row: int) -> tuple[Tensor, int, Tensor, Tensor]:
+    def _reads(
+        self, taps: tuple[tuple[int, int, int], ...], row: int, pixel: int
+    ) -> tuple[Tensor, int, Tensor, Tensor]:
         """Where each set, and each of its taps, reads dy (rows of ``row`` pixels), and where the taps' weights lie."""
         k, c, *_ = self.tiles.tile
-        outputs, low, group = self.tiles.shape[0], self.phases.low, self.sets.group * k
-        places = {tap: ((down - low) * row + right - low) * outputs for tap, down, right in taps}
+        low, group = self.phases.low, self.sets.group * k
+        places = {tap: ((down - low) * row + right - low) * pixel for tap, down, right in taps}
         if self.tiles.whole:
             at, far, source = group, list(places.values()), [tap * c * k for tap in places]
         else:  # sets of one tap; those of other phases read nothing

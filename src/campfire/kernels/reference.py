@@ -36,13 +36,21 @@ class Dense(Prepared):
         return torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
-        return self._backward(dy, dy.new_empty(size), self.weight(value), [True, False, False])[0]
+        x = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=_format(dy))  # its size is read, no more
+        return self._backward(dy, x, self.weight(value), [True, False, False])[0]
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
-        gradient = self._backward(dy, x, x.new_empty(self.shape), [False, True, False])[1]
+        weight = torch.empty(self.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+        gradient = self._backward(dy, x, weight, [False, True, False])[1]
         return gradient.reshape(-1)[self.positions.to(x.device)].view(self.value_shape)
 
     def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         c = self.conv
         two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
         return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], c.groups, wanted)
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    """The memory format that the library then computes in."""
+    nhwc = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if nhwc else torch.contiguous_format

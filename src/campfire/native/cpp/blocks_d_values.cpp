@@ -2,7 +2,9 @@
 //
 // J entries x V vectors of rows stay in registers while pixels go by: V loads of dy and J broadcasts of x a pixel. A batch of
 // pixels is turned over first, so that the pixels of a channel lie side by side: J streams instead of J lines a pixel.
-// Threads share entries, never pixels, and batches follow each other in order: the sum does not depend on their number.
+// Threads never wait for each other. Where the weights are small beside the pixels, parts of the pixels have sums of their own,
+// which are added up in the end; else the row groups are shared out, and every thread turns the pixels over for itself. Which of
+// the two, and into how many parts, follows from the sizes alone: the sum does not depend on the number of threads.
 #include "conv.h"
 #include "transpose.h"
 
@@ -58,18 +60,6 @@ void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to, int64_
     }
 }
 
-struct Span {  // what threads share: neighbouring entries of one row group
-    int64_t from, to, row;
-};
-
-std::vector<Span> spans_of(const int32_t* start, int64_t groups, int64_t k, int64_t most) {
-    std::vector<Span> spans;
-    for (int64_t g = 0; g < groups; g++)
-        for (int64_t e = start[g]; e < start[g + 1]; e += most)
-            spans.push_back({e, std::min<int64_t>(start[g + 1], e + most), g * k});
-    return spans;
-}
-
 // `rows` padded rows of an image from row `top` on, channels [c0, c1) turned into planes.
 void turn_rows(const Conv& c, float* planes, int64_t plane, const float* image, int64_t top, int64_t rows, int64_t padded,
                int64_t c0, int64_t c1) {
@@ -87,54 +77,90 @@ void turn_rows(const Conv& c, float* planes, int64_t plane, const float* image, 
     }
 }
 
+// One call, cut into batches of pixels: `rows` rows of an image, or of the one long row of a 1x1 convolution.
+struct Job {
+    Conv c;
+    const float *x, *dy;
+    const int32_t *start, *channel, *tap, *order;
+    int64_t k, rows, height, width, padded, plane, strips, batches;
+    bool sparse;  // a 1x1 convolution that skips pixels: only those it reads are turned over
+
+    Job(const Conv& conv, int64_t batch) : c(conv) {
+        sparse = c.R == 1 && c.S == 1 && c.pad == 0 && c.stride > 1;
+        height = c.flat() ? c.N * c.H * c.Wd : c.Ho, width = c.flat() ? 1 : c.Wo;
+        padded = c.flat() ? 1 : sparse ? c.Wo : c.Wd + 2 * c.pad;
+        rows = std::max<int64_t>(1, std::min(height, batch / width));
+        const int64_t needed = c.flat() || sparse ? rows : (rows - 1) * c.stride + c.R;
+        plane = (needed * padded + 15) / 16 * 16 + 16;  // not a power of two
+        strips = (height + rows - 1) / rows, batches = strips * (c.flat() ? 1 : c.N);
+    }
+
+    // Batch i added to the row groups [g0, g1) of dw.
+    void run(int64_t i, int64_t g0, int64_t g1, const int32_t* at, float* dw) const {
+        const int64_t n = i / strips, h0 = i % strips * rows, h1 = std::min(height, h0 + rows);
+        const float* grad = dy + (n * height + h0) * width * c.K;
+        float* planes = scratch(1, c.C * plane);
+        if (c.flat()) turn(x + h0 * c.C, c.C, planes, plane, h1 - h0, c.C);
+        else if (sparse)
+            for (int64_t h = h0; h < h1; h++)
+                turn(x + (n * c.H + h * c.stride) * c.Wd * c.C, c.stride * c.C, planes + (h - h0) * padded, plane, c.Wo, c.C);
+        else
+            turn_rows(c, planes, plane, x + n * c.H * c.Wd * c.C, h0 * c.stride - c.pad,
+                      (h1 - h0 - 1) * c.stride + c.R, padded, 0, c.C);
+        if (order) {
+            float* permuted = scratch(2, rows * width * c.K);
+            for (int64_t p = 0; p < (h1 - h0) * width; p++)
+                for (int64_t j = g0 * k; j < g1 * k; j++) permuted[p * c.K + j] = grad[p * c.K + order[j]];
+            grad = permuted;
+        }
+        static thread_local std::vector<Run> runs;
+        runs.clear();
+        if (c.flat()) runs.push_back({0, grad, h1 - h0});
+        else
+            for (int64_t h = 0; h < h1 - h0; h++) runs.push_back({h * (sparse ? 1 : c.stride) * padded, grad + h * width * c.K, width});
+        const Args a{planes, at, k, c.flat() || sparse ? 1 : c.stride, c.K, dw};
+        for (int64_t g = g0; g < g1; g++)
+            (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, start[g], start[g + 1], g * k);
+    }
+};
+
+constexpr int64_t SMALL = 1 << 19;  // weights whose partial sums cost little
+constexpr int64_t PARTS = 8;
+
+void by_pixels(const Job& job, int64_t groups, int64_t size, const int32_t* at, float* dw) {
+    const int64_t parts = std::min(PARTS, job.batches);
+    std::vector<float> sums(size * parts);
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)job.c.threads)
+    for (int64_t part = 0; part < parts; part++)
+        for (int64_t i = part * job.batches / parts; i < (part + 1) * job.batches / parts; i++)
+            job.run(i, 0, groups, at, sums.data() + part * size);
+#pragma omp parallel for schedule(static) num_threads((int)job.c.threads)
+    for (int64_t e = 0; e < size; e++) {
+        float sum = 0;
+        for (int64_t part = 0; part < parts; part++) sum += sums[part * size + e];
+        dw[e] = sum;
+    }
+}
+
+void by_groups(const Job& job, int64_t groups, int64_t size, const int32_t* at, float* dw) {
+    std::memset(dw, 0, sizeof(float) * size);
+    const int64_t shares = std::min(groups, job.c.threads);
+#pragma omp parallel for schedule(static, 1) num_threads((int)job.c.threads)
+    for (int64_t share = 0; share < shares; share++)
+        for (int64_t i = 0; i < job.batches; i++)
+            job.run(i, share * groups / shares, (share + 1) * groups / shares, at, dw);
+}
+
 }  // namespace
 
 extern "C" void campfire_blocks_d_values(const int64_t* sizes, const float* x, const int32_t* start, const int32_t* channel,
                                          const int32_t* tap, const float* dy, int64_t k, const int32_t* order, float* dw,
                                          int64_t batch) {
-    const Conv c = *(const Conv*)sizes;
-    const bool flat = c.flat();
-    const int64_t height = flat ? c.N * c.H * c.Wd : c.Ho, width = flat ? 1 : c.Wo, images = flat ? 1 : c.N;
-    const int64_t padded = flat ? 1 : c.Wd + 2 * c.pad, groups = c.K / k;
-    const int64_t rows = std::max<int64_t>(1, std::min(height, batch / width));
-    const int64_t needed = flat ? rows : (rows - 1) * c.stride + c.R;
-    const int64_t plane = (needed * padded + 15) / 16 * 16 + 16;  // not a power of two
-    const auto spans = spans_of(start, groups, k, 4 * MANY);
-    std::memset(dw, 0, sizeof(float) * start[groups] * k);
-    float* planes = scratch(1, c.C * plane);
-    float* permuted = order ? scratch(2, rows * width * c.K) : nullptr;
+    Job job(*(const Conv*)sizes, batch);
+    job.x = x, job.dy = dy, job.start = start, job.channel = channel, job.tap = tap, job.order = order, job.k = k;
+    const int64_t groups = job.c.K / k, size = start[groups] * k;
     std::vector<int32_t> at(start[groups]);
-    for (int64_t e = 0; e < start[groups]; e++) at[e] = channel[e] * plane + tap[e] / c.S * padded + tap[e] % c.S;
-    const Args a{planes, at.data(), k, flat ? 1 : c.stride, c.K, dw};
-    std::vector<Run> runs;
-    for (int64_t i = 0; i < images * ((height + rows - 1) / rows); i++) {
-        const int64_t n = i / ((height + rows - 1) / rows), h0 = i % ((height + rows - 1) / rows) * rows;
-        const int64_t h1 = std::min(height, h0 + rows);
-        const float* image = x + n * c.H * c.Wd * c.C;
-        const float* grad = dy + (n * height + h0) * width * c.K;
-        runs.clear();
-        if (flat) runs.push_back({0, grad, h1 - h0});
-        else
-            for (int64_t h = 0; h < h1 - h0; h++) runs.push_back({h * c.stride * padded, grad + h * width * c.K, width});
-#pragma omp parallel num_threads((int)c.threads)
-        {
-#pragma omp for schedule(static) nowait
-            for (int64_t c0 = 0; c0 < c.C; c0 += 16) {
-                const int64_t c1 = std::min(c.C, c0 + 16);
-                if (flat) turn(x + h0 * c.C + c0, c.C, planes + c0 * plane, plane, h1 - h0, c1 - c0);
-                else turn_rows(c, planes, plane, image, h0 * c.stride - c.pad, (h1 - h0 - 1) * c.stride + c.R, padded, c0, c1);
-            }
-            if (order) {
-#pragma omp for schedule(static) nowait
-                for (int64_t p = 0; p < (h1 - h0) * width; p++)
-                    for (int64_t j = 0; j < c.K; j++) permuted[p * c.K + j] = grad[p * c.K + order[j]];
-#pragma omp single
-                for (Run& run : runs) run.dy = permuted + (run.dy - grad);
-            }
-#pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-            for (size_t s = 0; s < spans.size(); s++)
-                (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, spans[s].from, spans[s].to, spans[s].row);
-        }
-    }
+    for (int64_t e = 0; e < start[groups]; e++)
+        at[e] = channel[e] * job.plane + tap[e] / job.c.S * job.padded + tap[e] % job.c.S;
+    (size <= SMALL ? by_pixels : by_groups)(job, groups, size, at.data(), dw);
 }

@@ -117,39 +117,44 @@ void runs_of(const Args& a, const Runs& full, int64_t length, const Runs& rest, 
 
 }  // namespace
 
+// `pixel`: floats from pixel to pixel of a padded copy of x, strip by strip; 0: x is read where it lies.
 extern "C" void campfire_blocks_forward(const int64_t* sizes, const float* x, const int32_t* start, const int32_t* at,
                                         const float* value, int64_t k, const int32_t* order, const float* bias,
-                                        const float* residual, int64_t relu, float* y, int64_t strip) {
+                                        const float* residual, int64_t relu, float* y, int64_t pixel, int64_t strip) {
     const Conv c = *(const Conv*)sizes;
-    const bool flat = c.flat();
+    const bool flat = c.flat(), copied = pixel != 0;
+    if (!copied) pixel = c.C;
     const int64_t pixels = flat ? c.N * c.H * c.Wd : c.Wo, height = flat ? 1 : c.Ho, images = flat ? 1 : c.N;
     const int64_t padded = c.Wd + 2 * c.pad, groups = c.K / k;
-    const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min<int64_t>(c.Ho, strip / (padded * c.C * c.stride)));
-    const int64_t across = flat ? 14 * 16 : pixels, cuts = (pixels + across - 1) / across;
-    const int64_t chunks = (height + rows - 1) / rows;
+    const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min<int64_t>(c.Ho, strip / (padded * pixel * c.stride)));
+    const int64_t across = flat ? std::max<int64_t>(28, std::min<int64_t>(224, strip / pixel / 14 * 14)) : pixels;
+    const int64_t cuts = (pixels + across - 1) / across, chunks = (height + rows - 1) / rows;
     const bool past = c.K % 16 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.Ho * c.Wo * c.K > LARGE;
-    const Args a{start, at, value, k, c.stride * c.C, c.K, bias, residual, y, relu != 0, past, order};
+    const Args a{start, at, value, k, c.stride * pixel, c.K, bias, residual, y, relu != 0, past, order};
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t item = 0; item < images * chunks * cuts; item++) {
         const int64_t n = item / (chunks * cuts), h0 = item / cuts % chunks * rows, p0 = item % cuts * across;
         const int64_t h1 = std::min(height, h0 + rows), wide = std::min(across, pixels - p0);
         const int64_t length = run_length(wide, LONGEST), left = wide % length;
-        const float* base = x + n * c.H * c.Wd * c.C + h0 * c.stride * c.Wd * c.C;
-        int64_t row = c.Wd * c.C * c.stride;
-        if (c.pad) {
-            float* packed = scratch(0, ((rows - 1) * c.stride + c.R) * padded * c.C);
-            pack_rows(packed, x + n * c.H * c.Wd * c.C, c.H, c.Wd, c.C, h0 * c.stride - c.pad,
-                      (h1 - h0 - 1) * c.stride + c.R, c.pad, padded);
-            base = packed, row = padded * c.C * c.stride;
+        const float* image = x + n * c.H * c.Wd * c.C;
+        const float* base = image + h0 * c.stride * c.Wd * c.C + p0 * a.xs;
+        int64_t row = c.Wd * pixel * c.stride;
+        if (copied) {
+            float* packed = scratch(0, (flat ? wide : ((rows - 1) * c.stride + c.R) * padded) * pixel);
+            if (flat) pack_rows(packed, x + p0 * c.C, 1, wide, c.C, 0, 1, 0, wide, pixel);
+            else
+                pack_rows(packed, image, c.H, c.Wd, c.C, h0 * c.stride - c.pad, (h1 - h0 - 1) * c.stride + c.R, c.pad,
+                          padded, pixel);
+            base = packed, row = padded * pixel * c.stride;
         }
         static thread_local Runs full, rest;
         full.clear(), rest.clear();
         for (int64_t h = h0; h < h1; h++) {
             const float* from = base + (h - h0) * row;
-            float* to = y + ((n * c.Ho + h) * c.Wo) * c.K;
-            for (int64_t p = p0; p + length <= p0 + wide; p += length) full.add(from + p * a.xs, to + p * c.K);
-            if (left) rest.add(from + (p0 + wide - left) * a.xs, to + (p0 + wide - left) * c.K);
+            float* to = y + ((n * c.Ho + h) * c.Wo + p0) * c.K;
+            for (int64_t p = 0; p + length <= wide; p += length) full.add(from + p * a.xs, to + p * c.K);
+            if (left) rest.add(from + (wide - left) * a.xs, to + (wide - left) * c.K);
         }
-        runs_of(a, full, length, rest, left, groups, c.pad ? 0 : c.C);
+        runs_of(a, full, length, rest, left, groups, copied ? 0 : c.C);
     }
 }
