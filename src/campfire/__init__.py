@@ -21,6 +21,8 @@ _HOME = {
     "pack": "campfire.packed",
     "SparseConv2d": "campfire.nn",
     "SparseLinear": "campfire.nn",
+    "compress_": "campfire.compress",
+    "decompress_": "campfire.compress",
     "eliminate_": "campfire.couplings",
     "find_dead": "campfire.couplings",
     "check_structure": "campfire.testing",
@@ -32,6 +34,8 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
+    from campfire.compress import compress_ as compress_
+    from campfire.compress import decompress_ as decompress_
     from campfire.config import Config as Config
     from campfire.couplings import eliminate_ as eliminate_
     from campfire.couplings import find_dead as find_dead

@@ -20,8 +20,15 @@ def report_of(model: nn.Module, layers: Mapping[str, PrunedLayer], dense: Mappin
             seen.add(id(module.weight))
         elif name in dense:
             rows.append(_dense(name, module, dense[name], seen))
-    other = sum(p.numel() for p in model.parameters() if not isinstance(p, UninitializedParameter))
-    return SparsityReport(rows, other=max(0, other - sum(r.weights for r in rows)))
+    held = sum(p.numel() for p in model.parameters() if not isinstance(p, UninitializedParameter))
+    listed = sum(_held(model.get_submodule(row.name), row) for row in rows)
+    return SparsityReport(rows, other=max(0, held - listed))
+
+
+def _held(module: nn.Module, row: LayerSparsity) -> int:
+    """How many parameters a row stands for: of a compressed layer there are only the survivors."""
+    value = module._parameters.get("value")
+    return row.weights if value is None else value.numel()
 
 
 def _dense(name: str, module: nn.Module, reason: str, seen: set[int]) -> LayerSparsity:

@@ -1,0 +1,180 @@
+"""compress_: the survivors' values become the Parameters."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import Optimizer
+
+from campfire.compress.following import follow, keep_masked
+from campfire.compress.optimizers import as_list, carry, holds, nbytes, require_carriable
+from campfire.compress.places import put, require_unwrapped, tied, why_not_replace
+from campfire.compress.report import LayerReport, Report
+from campfire.errors import DoesNotFit, UnknownName, UsageError
+from campfire.kernels import KERNELS
+from campfire.mask import Mask
+from campfire.nn import SparseConv2d, SparseLinear
+from campfire.nn.base import SparseLayer
+from campfire.nn.choosing import name_of
+from campfire.packed import LAYOUTS
+from campfire.packed.tile import largest_tile
+from campfire.pruner import Pruner
+from campfire.pruner.layer import PrunedLayer
+
+VECTOR = 16  # outputs side by side that a vector unit works on
+
+
+def compress_(
+    model: nn.Module,
+    pruner: Pruner,
+    optimizer: Optimizer | Iterable[Optimizer] | None = None,
+    layout: str | None = None,
+    kernel: str = "auto",
+) -> Report:
+    """Replace every masked layer by a sparse one whose Parameter is the survivors, once the masks are frozen.
+
+    Training goes on as it was: the values take the weight's place in its parameter group, with their share of its
+    gradient and of all optimizer state of its shape. The model's state dict stays the dense one. A layer that has no
+    sparse form stays dense, for a reason that the report gives; its masks are kept true as before. Nothing happens to
+    layers that are compressed already. Lists of parameters that were made before are stale.
+
+    Args:
+        model: the model itself, the one the pruner was made for; wrap it (DDP, ``torch.compile``) afterwards.
+        optimizer: the one that holds the weights, or several; by default those to which the pruner is attached.
+        layout: a name in `campfire.packed.LAYOUTS`; by default ``unit`` where 16 outputs or more keep the same
+            weights, ``grouped`` where the structure orders the outputs, else ``csr``.
+        kernel: as for `campfire.SparseConv2d`.
+
+    Raises:
+        UsageError: masks still change; the model is wrapped, or another one; or the pruner is attached to an optimizer
+            that was not given. Nothing has changed then.
+        DoesNotFit: an optimizer that does not step each weight by itself.
+        UnknownName: no such layout or kernel.
+
+    >>> import torch
+    >>> from campfire import OneShot
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(256, 2))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> pruner = Pruner(model, "ck", OneShot(0, 0.5)).attach(optimizer, steps_per_epoch=1)
+    >>> def step():
+    ...     optimizer.zero_grad()
+    ...     model(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    ...     _ = optimizer.step()
+    >>> step()
+    >>> compress_(model, pruner, optimizer).compressed, model[2].value.numel(), model[2].weight.shape
+    (['2'], 576, torch.Size([16, 8, 3, 3]))
+    >>> step()
+    """
+    optimizers = _require(model, pruner, optimizer, layout, kernel)
+    attached = pruner._binding is not None
+    pruner.detach()
+    rows = [_compress(model, layer, optimizers, layout, kernel) for layer in pruner.layers.values()]
+    if attached:
+        keep_masked(pruner, optimizers)
+    return Report(rows)
+
+
+def _require(
+    model: nn.Module,
+    pruner: Pruner,
+    optimizer: Optimizer | Iterable[Optimizer] | None,
+    layout: str | None,
+    kernel: str,
+) -> list[Optimizer]:
+    """The optimizers, if nothing forbids to compress."""
+    require_unwrapped(model, "compress")
+    if pruner.model is not model:
+        raise UsageError("the pruner was made for another model; give the model that it prunes")
+    if not pruner.frozen:
+        raise UsageError(f"masks still change: epoch {pruner.epoch:g} is within or before an era; compress after it")
+    if layout is not None and layout not in LAYOUTS:
+        raise UnknownName("layout", layout, LAYOUTS)
+    if kernel not in ("auto", *KERNELS):
+        raise UnknownName("kernel", kernel, ["auto", *KERNELS])
+    bound = [] if pruner._binding is None else pruner._binding.optimizers
+    optimizers = as_list(bound if optimizer is None else optimizer)
+    if any(b not in optimizers for b in bound):
+        raise UsageError("the pruner is attached to an optimizer that was not given; give all it is attached to")
+    weights = [x.weight for x in pruner.layers.values() if isinstance(x.weight, nn.Parameter)]
+    if optimizers and weights and not any(holds(o, weights) for o in optimizers):
+        raise UsageError("the optimizer holds none of the pruned weights; give the one that trains this model")
+    require_carriable(optimizers, weights)
+    return optimizers
+
+
+def _compress(
+    model: nn.Module, layer: PrunedLayer, optimizers: list[Optimizer], layout: str | None, kernel: str
+) -> LayerReport:
+    module, old = layer.target.module, layer.target.module._parameters.get("weight")
+    if isinstance(module, SparseLayer):
+        return _row(layer, module, optimizers, already=True)
+    reasons = _why_dense(model, layer)
+    if not reasons and layer.mask is not None:
+        try:
+            sparse = _sparse(module, layer.mask, layout or best_layout(layer.mask), kernel)
+        except DoesNotFit as error:
+            reasons = error.reasons
+        else:
+            before = nbytes(optimizers, module.weight)
+            carry(optimizers, module.weight, sparse.value, sparse.gather)
+            put(model, module, sparse)
+            follow(layer, sparse)
+            return _row(layer, sparse, optimizers, before=before)
+    size = nbytes(optimizers, old) if old is not None else 0
+    weights = math.prod(layer.target.shape)
+    return LayerReport(
+        layer.target.name, layer.target.shape, weights, layer.kept, before=size, after=size, reason="; ".join(reasons)
+    )
+
+
+def _why_dense(model: nn.Module, layer: PrunedLayer) -> list[str]:
+    module = layer.target.module
+    if layer.mask is None:
+        return ["nothing in it is dead"]
+    if type(module) not in (nn.Conv2d, nn.Linear):
+        return [f"it is a {type(module).__name__}, which may compute something else than its base"]
+    weight = module._parameters.get("weight")
+    if type(weight) is not nn.Parameter:
+        return [f"its weight is no plain Parameter but a {type(weight).__name__}"]
+    if id(weight) in tied(model):
+        return ["its weight is shared (tied) with another layer"]
+    return why_not_replace(model, module)
+
+
+def _sparse(module: nn.Conv2d | nn.Linear, mask: Mask, layout: str, kernel: str) -> SparseLayer:
+    sparse = (
+        SparseLinear.of(module, mask, layout, kernel)
+        if isinstance(module, nn.Linear)
+        else SparseConv2d.of(module, mask, layout, kernel)
+    )
+    sparse.value.requires_grad_(module.weight.requires_grad)
+    return sparse.train(module.training)
+
+
+def best_layout(mask: Mask) -> str:
+    """The layout that the fastest kernels read, of those that hold the mask."""
+    if largest_tile(mask.keep)[0] >= VECTOR:
+        return "unit"
+    return "grouped" if "order" in mask.plan and not LAYOUTS["grouped"].why_not(mask) else "csr"
+
+
+def _row(
+    layer: PrunedLayer,
+    sparse: SparseLayer,
+    optimizers: list[Optimizer],
+    before: int | None = None,
+    already: bool = False,
+) -> LayerReport:
+    after = nbytes(optimizers, sparse.value)
+    return LayerReport(
+        layer.target.name,
+        layer.target.shape,
+        math.prod(layer.target.shape),
+        layer.kept,
+        layout=sparse.layout,
+        kernel=name_of(sparse._passes[sparse.value.dtype]),
+        before=after if before is None else before,
+        after=after,
+        indices=sum(b.numel() * b.element_size() for b in sparse.buffers()),
+        already=already,
+    )

@@ -1,0 +1,57 @@
+"""decompress_: the ordinary dense model again."""
+
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import Optimizer
+
+from campfire.compress.following import follow
+from campfire.compress.optimizers import as_list, carry, require_carriable
+from campfire.compress.places import put, require_unwrapped, why_not_replace
+from campfire.errors import DoesNotFit
+from campfire.nn import SparseConv2d, SparseLinear
+from campfire.pruner import Pruner
+
+
+def decompress_(
+    model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = None, pruner: Pruner | None = None
+) -> list[str]:
+    """Put ordinary dense layers in the place of sparse ones; returns their names.
+
+    Weights are equal bit for bit; gradients and optimizer state are zero where nothing lives. Dead weights stay zero in
+    further training only under a pruner: give it, and attach it again.
+
+    Args:
+        model: the model itself, without DDP or ``torch.compile`` around it.
+        optimizer: the one that holds the values, or several; without it the dense weights are in none.
+        pruner: the one that compressed the model.
+
+    Raises:
+        UsageError: the model is wrapped.
+        DoesNotFit: a sparse layer has hooks, or is the whole model; or an optimizer that mixes weights. Nothing has
+            changed then.
+
+    >>> from campfire.mask import Mask
+    >>> import torch
+    >>> dense = nn.Linear(4, 4)
+    >>> model = nn.Sequential(SparseLinear.of(dense, Mask(torch.eye(4).bool()[:, :, None, None])))
+    >>> decompress_(model), model, torch.equal(model[0].weight, dense.weight * torch.eye(4))
+    (['0'], Sequential(
+      (0): Linear(in_features=4, out_features=4, bias=True)
+    ), True)
+    """
+    require_unwrapped(model, "decompress")
+    optimizers = as_list(optimizer)
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, (SparseConv2d, SparseLinear))]
+    for name, sparse in found:
+        if reasons := why_not_replace(model, sparse):
+            raise DoesNotFit("decompress_", f"layer {name!r}", reasons)
+    require_carriable(optimizers, [sparse.value for _, sparse in found])
+    owners = {} if pruner is None else {id(x.target.module): x for x in pruner.layers.values()}
+    for _, sparse in found:
+        dense = sparse.dense()
+        carry(optimizers, sparse.value, dense.weight, sparse.scatter)
+        put(model, sparse, dense)
+        if (layer := owners.get(id(sparse))) is not None:
+            follow(layer, dense)
+    return [name for name, _ in found]

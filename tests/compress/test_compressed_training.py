@@ -1,0 +1,141 @@
+"""Training goes on after compression as it would have under masks, in a share of the memory."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from compress_cases import OPTIMIZERS, assert_close_models, frozen, groups_of, loss_of, net, same_models, train
+from torch import nn
+
+from campfire import SparseConv2d, SparseLinear, compress_, decompress_
+
+pytestmark = pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")  # small layers lose some
+SPARSE = ["body", "tall", "point", "head"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_same_weights_as_masked_training(name: str) -> None:
+    masked, its_optimizer, _ = frozen(name)
+    model, optimizer, pruner = frozen(name)
+    report = compress_(model, pruner, optimizer)
+    assert report.compressed == SPARSE
+    assert same_models(model, masked)
+    train(masked, its_optimizer, range(3, 23))
+    train(model, optimizer, range(3, 23))
+    assert not torch.equal(model.body.weight, frozen(name)[0].body.weight)
+    assert_close_models(model, masked)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_there_and_back_changes_nothing(name: str) -> None:
+    masked, its_optimizer, its_pruner = frozen(name)
+    model, optimizer, pruner = frozen(name)
+    loss_of(masked, 50).backward()
+    loss_of(model, 50).backward()
+    compress_(model, pruner, optimizer)
+    assert decompress_(model, optimizer, pruner) == SPARSE
+    assert [type(m) for m in model.modules()] == [type(m) for m in masked.modules()]
+    assert same_models(model, masked)
+    ours, theirs = optimizer.state_dict(), its_optimizer.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert ours["state"].keys() == theirs["state"].keys()
+    for key, state in theirs["state"].items():
+        torch.testing.assert_close(ours["state"][key], state, rtol=0, atol=0)
+    for a, b in zip(model.parameters(), masked.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+    pruner.attach(optimizer, steps_per_epoch=1)  # and both train on alike
+    train(masked, its_optimizer, range(3, 6))
+    train(model, optimizer, range(3, 6))
+    assert same_models(model, masked)
+    assert its_pruner.sparsity == pruner.sparsity
+
+
+def test_groups_keep_their_order_and_options() -> None:
+    model, optimizer, pruner = frozen("adamw")
+    names = {id(p): n for n, p in model.named_parameters()}
+    before = [[names[id(p)] for p in g["params"]] for g in optimizer.param_groups]
+    options = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    steps = optimizer.state[model.body.weight]["step"].clone()
+    compress_(model, pruner, optimizer)
+    names = {id(p): n.replace(".value", ".weight") for n, p in model.named_parameters()}
+    assert [[names[id(p)] for p in g["params"]] for g in optimizer.param_groups] == before
+    assert [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups] == options
+    state = optimizer.state[model.body.value]
+    assert torch.equal(state["step"], steps)
+    assert state["exp_avg"].shape == state["exp_avg_sq"].shape == model.body.value.shape
+    assert all(p.dim() >= 2 for g in groups_of(model)[:1] for p in g["params"])
+    assert len(optimizer.state) == len(list(model.parameters()))
+
+
+def bytes_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Of weights, gradients and optimizer state in the pruned layers, biases aside."""
+    weights = [p for n, p in model.named_parameters() if n.split(".")[0] in SPARSE and not n.endswith("bias")]
+    state = [v for w in weights for v in optimizer.state[w].values() if v.dim()]
+    return sum(x.nbytes for x in [*weights, *(w.grad for w in weights), *state])
+
+
+def test_memory_falls_in_proportion() -> None:
+    model, optimizer, pruner = frozen("adamw")
+    loss_of(model, 0).backward()
+    dense, density = bytes_of(model, optimizer), 1 - pruner.sparsity
+    old = weakref.ref(model.body.weight)
+    moment = weakref.ref(optimizer.state[model.body.weight]["exp_avg"])
+    factor = weakref.ref(pruner.layers["body"].factor())
+    report = compress_(model, pruner, optimizer)
+    assert bytes_of(model, optimizer) == pytest.approx(dense * density)
+    assert report.after / report.before == pytest.approx(density, rel=0.01)  # step counts are in there too
+    train(model, optimizer, range(3, 5))
+    assert bytes_of(model, optimizer) == pytest.approx(dense * density)
+    gc.collect()
+    assert old() is None, "the dense weight is still alive"
+    assert moment() is None, "its state is still alive"
+    assert factor() is None, "its mask as floats is still alive"
+
+
+def test_the_pruner_still_reports() -> None:
+    model, optimizer, pruner = frozen()
+    before, masks, sparsity = pruner.report(), pruner.masks, pruner.sparsity
+    compress_(model, pruner, optimizer)
+    assert pruner.sparsity == sparsity
+    assert pruner.report().to_dict() == before.to_dict()
+    assert all(torch.equal(pruner.masks[k].keep, m.keep) for k, m in masks.items())
+    assert all(torch.equal(model.get_submodule(k).mask.keep, m.keep) for k, m in masks.items())
+    pruner.verify()
+    assert pickle.loads(pickle.dumps(pruner)).sparsity == sparsity
+
+
+def test_a_compressed_model_loads_into_a_dense_one_and_back() -> None:
+    model, optimizer, pruner = frozen()
+    compress_(model, pruner, optimizer)
+    train(model, optimizer, range(3, 5))
+    other = net()
+    other.load_state_dict(model.state_dict())
+    assert same_models(other, model)
+    model.load_state_dict(other.state_dict())
+    twin = copy.deepcopy(model)
+    assert_close_models(twin, other, tolerance=0)
+    assert (type(twin.body), type(twin.head)) == (SparseConv2d, SparseLinear)
+    with torch.no_grad():
+        x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+        torch.testing.assert_close(model.eval()(x), other.eval()(x))
+
+
+def test_a_frozen_weight_and_eval_mode_stay_so() -> None:
+    model, optimizer, pruner = frozen()
+    model.body.requires_grad_(False).eval()
+    compress_(model, pruner, optimizer)
+    assert (model.body.value.requires_grad, model.body.training, model.tall.training) == (False, False, True)
+    decompress_(model)
+    assert (model.body.weight.requires_grad, model.body.training, model.tall.training) == (False, False, True)
+
+
+def test_native_training_in_float32() -> None:
+    masked, its_optimizer, _ = frozen(dtype=torch.float32)
+    model, optimizer, pruner = frozen(dtype=torch.float32)
+    compress_(model, pruner)  # with the optimizer that the pruner is attached to
+    train(masked, its_optimizer, range(3, 6))
+    train(model, optimizer, range(3, 6))
+    assert_close_models(model, masked, tolerance=1e-4)
