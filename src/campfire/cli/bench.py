@@ -1,10 +1,14 @@
 """``campfire bench``: time the parts on this machine, beside what one would use otherwise."""
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
 from campfire.cli.flags import Parser
+from campfire.errors import UsageError
+
+PASSES = ("forward", "d_input", "d_values")
 
 
 def parser() -> Parser:
@@ -12,11 +16,21 @@ def parser() -> Parser:
     own = Parser(prog="campfire bench", description="Time the parts on this machine, interleaved; medians and ratios.")
     what = own.add_subparsers(dest="what", required=True, metavar="WHAT")
     masks = what.add_parser("masks", help="mask updates of a whole model, against torch.topk in each layer")
-    masks.add_argument("--model", default="resnet50", metavar="NAME", help="(default: resnet50)")
-    masks.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
-    masks.add_argument("--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)")
-    masks.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-    masks.add_argument("--json", action="store_true", help="print one JSON object in one line")
+    masks.set_defaults(run=_masks)
+    kernels = what.add_parser("kernels", help="three passes of every convolution, against the dense library")
+    kernels.set_defaults(run=_kernels)
+    kernels.add_argument(
+        "--structures", default="hrbp", metavar="A,B", help="masks to time: hrbp (32x4), hrbp-32x1, block-16x4, ..."
+    )
+    kernels.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
+    kernels.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
+    kernels.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
+    for one in (masks, kernels):
+        one.add_argument("--model", default="resnet50", metavar="NAME", help="(default: resnet50)")
+        one.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
+        one.add_argument("--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)")
+        one.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+        one.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return own
 
 
@@ -25,17 +39,54 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse(argv)
     import torch
 
-    from campfire.bench.masks import bench_masks
-
     if args.threads:
         torch.set_num_threads(args.threads)
-    found = bench_masks(args.model, args.sparsity, args.rounds)
-    print(json.dumps(found) if args.json else _text(found))
+    found, text = args.run(args)
+    print(json.dumps(found) if args.json else text)
     return 0
 
 
-def _text(found: dict[str, Any]) -> str:
-    machine = found["machine"]
+def _masks(args: Namespace) -> tuple[dict[str, Any], str]:
+    from campfire.bench.masks import bench_masks
+
+    found = bench_masks(args.model, args.sparsity, args.rounds)
+    return found, _of_masks(found)
+
+
+def _kernels(args: Namespace) -> tuple[dict[str, Any], str]:
+    from campfire.bench.kernels import bench_kernels
+
+    batches = [whole_number(n, "--batches") for n in args.batches.split(",")]
+    found = bench_kernels(args.structures.split(","), args.sparsity, args.model, batches, args.rounds, args.size)
+    return found, _of_kernels(found)
+
+
+def whole_number(given: str, flag: str) -> int:
+    """A whole number above 0 from a list on the command line."""
+    if not given.strip().isdigit() or int(given) < 1:
+        raise UsageError(f"{flag} is a list of numbers above 0, such as 16,1; got {given!r}")
+    return int(given)
+
+
+def _of_kernels(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['model']} at {found['sparsity']:.0%} zeros, {found['dtype']}, medians of {found['rounds']}: x faster"
+    ]
+    for row in found["layers"]:
+        ratios = "  ".join(f"{row[p]['ratio']:5.2f} (rho {row[p]['rho']:.2f})" for p in PASSES)
+        lines.append(f"  {row['structure']:11} batch {row['batch']:3}  {row['layer']:24} {ratios}")
+    for name, by_batch in found["by_structure"].items():
+        for batch, x in by_batch.items():
+            for kind in ("geomean", "total"):
+                lines.append(f"  {name:11} batch {batch:>3}  {kind:24} " + _ratios(x[kind]))
+    return "\n".join([*lines, _machine(found["machine"])])
+
+
+def _ratios(found: dict[str, float]) -> str:
+    return "  ".join(f"{p} {found[p]:.2f}" for p in PASSES)
+
+
+def _of_masks(found: dict[str, Any]) -> str:
     lines = [
         f"{found['model']}, {found['layers']} convolutions at {found['sparsity']:.0%} zeros, medians of {found['rounds']}, "
         + ("native code" if found["native"] else "torch alone")
@@ -47,6 +98,8 @@ def _text(found: dict[str, Any]) -> str:
         )
     x = found["reapply"]
     lines.append(f"  re-application   {x['ours_ms']:8.1f} ms   touch {x['touch_ms']:7.1f} ms   ratio {x['ratio']:.3f}")
-    return "\n".join(
-        [*lines, f"{machine['cpu']}, {machine['isa']}, {machine['threads']} threads, torch {machine['torch']}"]
-    )
+    return "\n".join([*lines, _machine(found["machine"])])
+
+
+def _machine(found: dict[str, Any]) -> str:
+    return f"{found['cpu']}, {found['isa']}, {found['threads']} threads, torch {found['torch']}"
