@@ -48,6 +48,10 @@ class PrunedLayer:
         self._mask, self.cached_factor = mask, None
         self.kept = self.weight.numel() if mask is None else int(mask.keep.count_nonzero())
 
+    def stamp(self) -> int:
+        """A number that changes with the mask (while somebody holds the old one)."""
+        return id(self._mask)
+
     @property
     def keep(self) -> Tensor:
         """bool [K, C, R, S]; everything, before the first update."""

@@ -1,6 +1,7 @@
 """Zeroing what is dead: weights, the optimizer state that would revive them, and gradients where asked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -35,27 +36,29 @@ class Zeroing:
     def __init__(self, layers: Iterable[PrunedLayer], optimizer: Optimizer):
         self.optimizer = optimizer
         self._layers = [(layer, layer.weight) for layer in layers]
-        self._seen: list[int] = []
+        self._seen: tuple[list[int], ...] = ()
+        self._tensors: list[Tensor] = []
         self._held: list[object] = []  # whose ids were seen: nothing else can be given them
         self._multiply = Multiplication([])
 
     @torch.no_grad()
     def __call__(self) -> None:
-        if (seen := self._look()) != self._seen:
+        if self._look() != self._seen:
             parts = [(layer, [weight, *_state_like(weight, self.optimizer)]) for layer, weight in self._layers]
             self._multiply = Multiplication(parts)
             self._held = [(layer.mask, *self.optimizer.state.get(w, {}).values()) for layer, w in self._layers]
-            self._seen = seen
+            state = [x for x in self._state() if isinstance(x, Tensor)]
+            self._tensors = [weight for _, weight in self._layers] + state
+            self._seen = self._look()
         self._multiply()
 
-    def _look(self) -> list[int]:
-        """Every mask, and where every tensor is."""
-        seen, state = [], self.optimizer.state
-        for layer, weight in self._layers:
-            seen += id(layer.mask), weight.data_ptr()
-            for value in state[weight].values() if weight in state else ():
-                seen += id(value), value.data_ptr() if isinstance(value, Tensor) else 0
-        return seen
+    def _look(self) -> tuple[list[int], ...]:
+        """Every mask, every value of the state, and where every tensor is; a few calls in all, for a model has many layers."""
+        masks = [layer.stamp() for layer, _ in self._layers]
+        return masks, [*map(id, self._state())], [*map(Tensor.data_ptr, self._tensors)]
+
+    def _state(self) -> Iterator[object]:
+        return chain.from_iterable(of_one.values() for of_one in self.optimizer.state.values())
 
 
 class Multiplication:
@@ -80,7 +83,7 @@ class Multiplication:
     def _leave(self, layer: PrunedLayer, tensors: list[Tensor]) -> None:
         """To torch."""
         if tensors and (factor := layer.factor()) is not None:
-            self._tensors += tensors
+            self._tensors += [x.detach() for x in tensors]  # the same memory, without autograd's bookkeeping
             self._factors += [factor] * len(tensors)
 
     def __call__(self) -> None:
