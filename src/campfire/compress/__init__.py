@@ -1,7 +1,7 @@
 """Compression: a model whose masks are frozen trains on with the survivors only, and comes back dense at any time."""
 
 from campfire.compress.compressing import compress_
-from campfire.compress.decompressing import decompress_
+from campfire.compress.decompressing import decompress_, dense_optimizer_state
 from campfire.compress.report import LayerReport, Report
 
-__all__ = ["LayerReport", "Report", "compress_", "decompress_"]
+__all__ = ["LayerReport", "Report", "compress_", "decompress_", "dense_optimizer_state"]

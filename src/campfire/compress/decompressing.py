@@ -1,8 +1,9 @@
 """decompress_: the ordinary dense model again."""
 
 from collections.abc import Iterable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from campfire.compress.following import follow
@@ -10,6 +11,7 @@ from campfire.compress.optimizers import as_list, carry, require_carriable
 from campfire.compress.places import put, require_unwrapped, why_not_replace
 from campfire.errors import DoesNotFit
 from campfire.nn import SparseConv2d, SparseLinear
+from campfire.nn.base import SparseLayer
 from campfire.pruner import Pruner
 
 
@@ -55,3 +57,31 @@ def decompress_(
         if (layer := owners.get(id(sparse))) is not None:
             follow(layer, dense)
     return [name for name, _ in found]
+
+
+def dense_optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """The optimizer's state dict as it would be if the model were dense; nothing changes in either.
+
+    >>> import torch
+    >>> from campfire.mask import Mask
+    >>> model = nn.Sequential(SparseLinear.of(nn.Linear(4, 4), Mask(torch.eye(4).bool()[:, :, None, None])))
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    >>> model(torch.ones(1, 4)).sum().backward()
+    >>> optimizer.step()
+    >>> dense_optimizer_state(model, optimizer)["state"][0]["momentum_buffer"].diagonal()
+    tensor([1., 1., 1., 1.])
+    """
+    saved = optimizer.state_dict()
+    layers = {id(m.value): m for m in model.modules() if isinstance(m, SparseLayer)}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        i: _dense(s, layers[id(p)])
+        for i, p in enumerate(parameters)
+        if id(p) in layers and (s := saved["state"].get(i))
+    }
+    return {**saved, "state": {**saved["state"], **state}}
+
+
+def _dense(state: dict[str, Any], layer: SparseLayer) -> dict[str, Any]:
+    shape = layer.value.shape
+    return {k: layer.scatter(v) if isinstance(v, Tensor) and v.shape == shape else v for k, v in state.items()}

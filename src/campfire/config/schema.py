@@ -76,6 +76,7 @@ class Pruning(Section):
         "how the target is shared among layers: uniform, erk, global, or (in a file) a sparsity for each layer",
     )
     update_interval: int = option(1, "training steps between mask updates", ge=1)
+    compress: bool = option(False, "once masks are final, train on with the surviving weights only")
 
 
 class Optim(Section):

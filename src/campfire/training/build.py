@@ -22,7 +22,7 @@ from campfire.pruner import Pruner, targets
 from campfire.sparsity import LayerSparsity, SparsityReport
 from campfire.training import checkpoint
 from campfire.training.optim import make_optimizer
-from campfire.training.pruning import check_reached, make_pruner
+from campfire.training.pruning import check_compress, check_reached, make_pruner
 
 SMALL = 64  # pixels: up to here a 3x3 stem without pooling
 
@@ -89,6 +89,7 @@ def build(config: Config) -> Parts:
     decay = get_ema_multi_avg_fn(config.optim.model_ema_decay)
     ema = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if config.optim.model_ema else None
     parts = Parts(config, images, device, model, optimizer, make_pruner(model, config), scaler, ema)
+    check_compress(parts.pruner, config)
     if parts.pruner is not None:
         check_reached(parts.pruner, config.optim.epochs, parts.steps_per_epoch)
         parts.pruner.attach(optimizer, parts.steps_per_epoch)

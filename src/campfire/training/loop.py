@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from campfire import data, report
+from campfire.compress import compress_, decompress_
 from campfire.config import Config, from_flags, from_tree, load, to_yaml
 from campfire.errors import Diverged, UsageError
 from campfire.training import checkpoint, environment
@@ -101,7 +102,8 @@ class Training:
         self.config = parts.config
         self.reporter = Reporter(console, self.config.run.log_interval)
         self.stop = StopSignals()
-        self.forward = torch.compile(parts.model) if self.config.compute.compile else parts.model
+        self.forward = self._forward()
+        self.compressed = False
         self.batches, self.steps = parts.batches, parts.steps_per_epoch
         position.sums = position.sums.to(parts.device)
 
@@ -115,9 +117,11 @@ class Training:
             try:
                 self._status("running")
                 announce(self.parts, self.at, self.folder.path)
+                self._compress()
                 while self.at.epoch < self.config.optim.epochs:
                     self._train_epoch()
                     self._close_epoch(self._measure())
+                self._decompress()
                 summary = conclude(self.parts, self.at, self.folder)
             except Preempted as error:
                 self._save(self.folder.last)
@@ -130,6 +134,22 @@ class Training:
             self._status("done", 0)
             report.write_run_report(self.folder.path)
         return Result(summary, self.parts.final, self.folder.path)
+
+    def _forward(self) -> nn.Module:
+        return torch.compile(self.parts.model) if self.config.compute.compile else self.parts.model  # pyright: ignore
+
+    def _compress(self) -> None:
+        """Go on with the survivors only, if that was asked for and the masks are final: also when a run is resumed."""
+        pruner = self.parts.pruner
+        if not self.config.pruning.compress or self.compressed or pruner is None or not pruner.frozen:
+            return
+        log.info("%s", compress_(self.parts.model, pruner, self.parts.optimizer))
+        self.forward, self.compressed = self._forward(), True
+
+    def _decompress(self) -> None:
+        """What is kept, and given back, is the ordinary model."""
+        if self.compressed:
+            decompress_(self.parts.model, self.parts.optimizer, self.parts.pruner)
 
     def _train_epoch(self) -> None:
         parts, at, config = self.parts, self.at, self.config
@@ -187,6 +207,7 @@ class Training:
             parts.ema.update_parameters(parts.model)
             if parts.pruner is not None:
                 parts.pruner.apply(parts.ema.module)
+        self._compress()
 
     def _check_finite(self) -> None:
         if not torch.isfinite(self.at.sums[0]):

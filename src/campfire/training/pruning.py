@@ -66,6 +66,16 @@ def make_schedule(pruning: Pruning) -> Schedule:
     return schedules.Era(start, pruning.era_length or 1.0, target, by=pruning.era_by or "epoch")
 
 
+def check_compress(pruner: Pruner | None, config: Config) -> None:
+    """Whether the run can be compressed when its masks are final, if it is to be."""
+    if not config.pruning.compress:
+        return
+    if pruner is None:
+        raise UsageError("--compress keeps what pruning leaves, and this run prunes nothing; leave it out")
+    if config.optim.model_ema:
+        raise UsageError("--compress and --model-ema do not go together: the average is one of dense weights")
+
+
 def check_reached(pruner: Pruner, epochs: int, steps_per_epoch: int) -> None:
     """The last step must find the target reached."""
     schedule = pruner.stages[-1].schedule

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from campfire.compress import dense_optimizer_state
 from campfire.config import differences
 from campfire.data import ImageData
 from campfire.errors import CampfireError, CheckpointError
@@ -37,14 +38,17 @@ class Position:
 
 
 def capture(parts: Parts, position: Position) -> dict[str, Any]:
-    """Tensors, numbers, strings, and containers of them only, so that it loads with ``weights_only=True``."""
+    """Tensors, numbers, strings, and containers of them only, so that it loads with ``weights_only=True``.
+
+    Weights and optimizer state are dense, also those of a compressed model.
+    """
     ema = parts.ema
     return {
         **{field.name: getattr(position, field.name) for field in dataclasses.fields(position)},
         "images": _facts(parts.data),
         "config": json.dumps(parts.config.model_dump(mode="json")),
         "model": parts.model.state_dict(),
-        "optimizer": parts.optimizer.state_dict(),
+        "optimizer": dense_optimizer_state(parts.model, parts.optimizer),
         "scaler": parts.scaler.state_dict(),
         "pruner": None if parts.pruner is None else parts.pruner.state_dict(),
         "ema": None if ema is None else ema.module.state_dict(),
