@@ -4,13 +4,17 @@ import copy
 import gc
 import pickle
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 from compress_cases import OPTIMIZERS, assert_close_models, frozen, groups_of, loss_of, net, same_models, train
+from torch import distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from campfire import SparseConv2d, SparseLinear, compress_, decompress_
+from campfire.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")  # small layers lose some
 SPARSE = ["body", "tall", "point", "head"]
@@ -118,9 +122,42 @@ def test_a_compressed_model_loads_into_a_dense_one_and_back() -> None:
     twin = copy.deepcopy(model)
     assert_close_models(twin, other, tolerance=0)
     assert (type(twin.body), type(twin.head)) == (SparseConv2d, SparseLinear)
+    assert same_models(pickle.loads(pickle.dumps(twin)), other)
     with torch.no_grad():
         x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
         torch.testing.assert_close(model.eval()(x), other.eval()(x))
+
+
+def test_weights_outside_the_masks_are_refused_before_anything_is_loaded() -> None:
+    model, optimizer, pruner = frozen()
+    compress_(model, pruner, optimizer)
+    compress_(model, pruner, optimizer)  # guards once
+    bad = {k: v + 1.0 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    for given, prefix in ((model, ""), (copy.deepcopy(model), ""), (nn.ModuleDict({"inner": model}), "inner.")):
+        before = copy.deepcopy(given.state_dict())
+        with pytest.raises(CheckpointError, match=rf"{prefix}body\.weight: .*\n.*{prefix}tall\.weight"):
+            given.load_state_dict({prefix + k: v for k, v in bad.items()})
+        assert all(torch.equal(v, before[k]) for k, v in given.state_dict().items())
+    decompress_(model, optimizer)
+    model.load_state_dict(bad)
+    assert torch.equal(model.body.weight, bad["body.weight"])
+
+
+def test_wrapped_afterwards(tmp_path: Path) -> None:
+    """DDP and compilation around a compressed model."""
+    masked, its_optimizer, _ = frozen()
+    model, optimizer, pruner = frozen()
+    compress_(model, pruner, optimizer)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        parallel = DistributedDataParallel(model)
+        train(parallel, optimizer, range(3, 6))
+        del parallel
+    finally:
+        dist.destroy_process_group()
+    train(torch.compile(model, backend="aot_eager", fullgraph=True), optimizer, range(6, 8))
+    train(masked, its_optimizer, range(3, 8))
+    assert_close_models(model, masked)
 
 
 def test_a_frozen_weight_and_eval_mode_stay_so() -> None:

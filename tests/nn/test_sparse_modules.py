@@ -96,6 +96,13 @@ def test_copies_stand_alone(layout: str, how: str) -> None:
     assert other(x).shape == expected.shape
 
 
+def test_prepared_kernels_are_not_pickled() -> None:
+    sparse, _ = conv_pair()
+    before = len(pickle.dumps(sparse))
+    sparse(images())
+    assert len(pickle.dumps(sparse)) == before
+
+
 def test_dtype_and_device_move() -> None:
     sparse, dense = conv_pair("tap")
     x = images(dtype=torch.float32)

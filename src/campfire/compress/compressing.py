@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from campfire.compress.following import follow, keep_masked
+from campfire.compress.loading import guard
 from campfire.compress.optimizers import as_list, carry, holds, nbytes, require_carriable
 from campfire.compress.places import put, require_unwrapped, tied, why_not_replace
 from campfire.compress.report import LayerReport, Report
@@ -34,7 +35,8 @@ def compress_(
     """Replace every masked layer by a sparse one whose Parameter is the survivors, once the masks are frozen.
 
     Training goes on as it was: the values take the weight's place in its parameter group, with their share of its
-    gradient and of all optimizer state of its shape. The model's state dict stays the dense one. A layer that has no
+    gradient and of all optimizer state of its shape. The model's state dict stays the dense one; one that is not zero
+    where nothing lives is refused (`CheckpointError`), and then nothing is loaded. A layer that has no
     sparse form stays dense, for a reason that the report gives; its masks are kept true as before. Nothing happens to
     layers that are compressed already. Lists of parameters that were made before are stale.
 
@@ -71,7 +73,10 @@ def compress_(
     rows = [_compress(model, layer, optimizers, layout, kernel) for layer in pruner.layers.values()]
     if attached:
         keep_masked(pruner, optimizers)
-    return Report(rows)
+    report = Report(rows)
+    if report.compressed:
+        guard(model)
+    return report
 
 
 def _require(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from campfire.compress.following import follow
+from campfire.compress.loading import unguard
 from campfire.compress.optimizers import as_list, carry, require_carriable
 from campfire.compress.places import put, require_unwrapped, why_not_replace
 from campfire.errors import DoesNotFit
@@ -56,6 +57,7 @@ def decompress_(
         put(model, sparse, dense)
         if (layer := owners.get(id(sparse))) is not None:
             follow(layer, dense)
+    unguard(model)
     return [name for name, _ in found]
 
 
