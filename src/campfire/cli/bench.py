@@ -22,10 +22,14 @@ def parser() -> Parser:
     kernels.add_argument(
         "--structures", default="hrbp", metavar="A,B", help="masks to time: hrbp (32x4), hrbp-32x1, block-16x4, ..."
     )
-    kernels.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
-    kernels.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
-    kernels.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
-    for one in (masks, kernels):
+    whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
+    whole.set_defaults(run=_model)
+    whole.add_argument("--structure", default="tiles", metavar="NAME", help="of every layer it fits (default: tiles)")
+    for one in (kernels, whole):
+        one.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
+        one.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
+        one.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
+    for one in (masks, kernels, whole):
         one.add_argument("--model", default="resnet50", metavar="NAME", help="(default: resnet50)")
         one.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
         one.add_argument("--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)")
@@ -56,9 +60,20 @@ def _masks(args: Namespace) -> tuple[dict[str, Any], str]:
 def _kernels(args: Namespace) -> tuple[dict[str, Any], str]:
     from campfire.bench.kernels import bench_kernels
 
-    batches = [whole_number(n, "--batches") for n in args.batches.split(",")]
-    found = bench_kernels(args.structures.split(","), args.sparsity, args.model, batches, args.rounds, args.size)
+    structures = args.structures.split(",")
+    found = bench_kernels(structures, args.sparsity, args.model, _batches(args), args.rounds, args.size)
     return found, _of_kernels(found)
+
+
+def _model(args: Namespace) -> tuple[dict[str, Any], str]:
+    from campfire.bench.model import bench_model
+
+    found = bench_model(args.model, args.structure, args.sparsity, _batches(args), args.rounds, args.size)
+    return found, _of_model(found)
+
+
+def _batches(args: Namespace) -> list[int]:
+    return [whole_number(n, "--batches") for n in args.batches.split(",")]
 
 
 def whole_number(given: str, flag: str) -> int:
@@ -79,6 +94,18 @@ def _of_kernels(found: dict[str, Any]) -> str:
         for batch, x in by_batch.items():
             for kind in ("geomean", "total"):
                 lines.append(f"  {name:11} batch {batch:>3}  {kind:24} " + _ratios(x[kind]))
+    return "\n".join([*lines, _machine(found["machine"])])
+
+
+def _of_model(found: dict[str, Any]) -> str:
+    lines = [
+        f"{found['model']}, {found['structure']}, {found['sparsity_true']:.2%} zeros, medians of {found['rounds']}"
+    ]
+    for name in [key for key in found if key.startswith("inference_") and key != "inference_ratio"] + ["train_step"]:
+        x = found[name]
+        times = "   ".join(f"{kind} {x[kind + '_ms']:8.1f} ms" for kind in ("dense", "dense_bf16", "sparse"))
+        lines.append(f"  {name:13} {times}   ratio {x['ratio']:.2f}, to bf16 {x['bf16_ratio']:.2f}")
+    lines.append(f"  weights, gradients and optimizer state of the pruned layers: {found['memory_ratio']:.2f} of dense")
     return "\n".join([*lines, _machine(found["machine"])])
 
 

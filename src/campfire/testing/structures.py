@@ -11,7 +11,15 @@ from campfire.structures import REGISTRY, Structure, named
 from campfire.structures.base import Plan, Shape
 from campfire.testing.saying import Say
 
-SHAPES: tuple[Shape, ...] = ((16, 8, 3, 3), (40, 20, 1, 1), (8, 8, 5, 5), (10, 64, 1, 1), (6, 4, 7, 7), (12, 1, 3, 3))
+SHAPES: tuple[Shape, ...] = (
+    (16, 8, 3, 3),
+    (64, 16, 3, 3),
+    (40, 20, 1, 1),
+    (8, 8, 5, 5),
+    (10, 64, 1, 1),
+    (6, 4, 7, 7),
+    (12, 1, 3, 3),
+)
 SPARSITIES = (0.0, 0.2, 0.45, 0.5, 0.61, 0.7, 0.83, 0.9)
 
 

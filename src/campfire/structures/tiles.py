@@ -1,0 +1,38 @@
+"""Tiles: boxes of outputs x inputs x all taps, for convolutions; what the block kernels run."""
+
+from dataclasses import dataclass
+
+from campfire.structures.base import Grain, Shape
+
+
+@dataclass(frozen=True)
+class Tiles(Grain):
+    """Boxes of ``rows`` outputs x ``channels`` inputs x all taps live or die together, by their sum of |w|.
+
+                 c=0..3   c=4..7   c=8..11
+        k= 0..31  xxxx     ....     xxxx
+        k=32..63  ....     xxxx     xxxx       (each x a whole kernel, 32 of them one below the other)
+
+    Keeps: the heaviest boxes; one index serves rows x channels x R x S weights.
+    Hardware: vector units. 32 outputs share every input they read: the block kernels of `campfire bench kernels` run
+    the forward pass and both backward passes from one copy; 16 is the least they take, 4 channels make d_input pay.
+    Layers whose sizes are no multiples stay dense. Costs more accuracy than ck at the same sparsity.
+    Source: blocks as in HRBP (Ma et al. 2024), aligned, that is without regrouping the outputs.
+    """
+
+    name, grain = "tiles", "k c r s"
+    layout = "unit"
+    rows: int = 32
+    channels: int = 4
+
+    def tile(self, shape: Shape) -> Shape:
+        return self.rows, self.channels, shape[2], shape[3]
+
+    def why_not(self, shape: Shape, groups: int = 1) -> list[str]:
+        reasons = super().why_not(shape, groups)
+        if self.rows < 1 or self.channels < 1:
+            return [*reasons, f"rows and channels are 1 or more; got {self.rows} and {self.channels}"]
+        if shape[0] % self.rows or shape[1] % self.channels:
+            box = f"{self.rows} outputs x {self.channels} inputs"
+            reasons.append(f"boxes of {box} do not divide {shape[0]} x {shape[1]}")
+        return reasons
