@@ -9,9 +9,9 @@ from campfire.structures.base import Grain, Shape
 class Tiles(Grain):
     """Boxes of ``rows`` outputs x ``channels`` inputs x all taps live or die together, by their sum of |w|.
 
-                 c=0..3   c=4..7   c=8..11
-        k= 0..31  xxxx     ....     xxxx
-        k=32..63  ....     xxxx     xxxx       (each x a whole kernel, 32 of them one below the other)
+                   c=0..3    c=4..7    c=8..11
+        k= 0..31  x x x x   . . . .   x x x x
+        k=32..63  . . . .   x x x x   x x x x      (each x a whole kernel, 32 of them one below the other)
 
     Keeps: the heaviest boxes; one index serves rows x channels x R x S weights.
     Hardware: vector units. 32 outputs share every input they read: the block kernels of `campfire bench kernels` run
