@@ -141,6 +141,7 @@ def test_weights_outside_the_masks_are_refused_before_anything_is_loaded() -> No
     decompress_(model, optimizer)
     model.load_state_dict(bad)
     assert torch.equal(model.body.weight, bad["body.weight"])
+    assert not model._load_state_dict_pre_hooks
 
 
 def test_wrapped_afterwards(tmp_path: Path) -> None:
