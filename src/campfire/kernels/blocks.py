@@ -76,7 +76,7 @@ class BlockPasses(Prepared):
         x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
         residual = None if residual is None else _nhwc(residual)
         channels, padded = x.shape[1], x.shape[3] + 2 * self.conv.padding
-        pixel = channels + APART if self.conv.padding or (self._flat and channels % 512 == 0) else 0
+        pixel = channels + APART if self.conv.padding or (self._flat and channels % 1024 == 0) else 0
         if (key := (padded, pixel)) not in self._offsets:
             self._offsets[key] = self.entries.offsets(self.tiles.shape[3], padded, pixel or channels)
         at = self._offsets[key]

@@ -16,25 +16,26 @@ struct Args {
     const float* bias;      // [K] or null
     const float* residual;  // like y, or null
     const float* y0;        // where y begins
-    bool relu, past;  // past the caches
+    bool relu, past;        // past the caches
+    bool plain;             // nothing comes after, and rows are in order
     const int32_t* order;  // [K]: row j of the blocks is output order[j]; null: they are in order
 };
 
+// A tile's sums [pixels][V vectors] go to y with everything that comes after a convolution. Not inlined: the registers of the
+// loop before it hold the sums, and none may be spilled for what happens here.
 template <int V>
-inline void finish(const Args& a, Vec (&acc)[V], float* y, int64_t row) {
+__attribute__((noinline)) void finish(const Args& a, const float* sums, float* y, int64_t row) {
     if (a.order) {
-        float out[V * W];
-        UNROLL for (int v = 0; v < V; v++) store(out + v * W, acc[v]);
         for (int i = 0; i < V * W; i++) {
-            int32_t k = a.order[row + i];
-            float z = out[i] + (a.bias ? a.bias[k] : 0.0f) + (a.residual ? a.residual[y + k - a.y0] : 0.0f);
+            const int32_t k = a.order[row + i];
+            const float z = sums[i] + (a.bias ? a.bias[k] : 0.0f) + (a.residual ? a.residual[y + k - a.y0] : 0.0f);
             y[k] = a.relu && z < 0 ? 0.0f : z;
         }
         return;
     }
     UNROLL for (int v = 0; v < V; v++) {
-        Vec z = acc[v];
-        int64_t k = row + v * W;
+        Vec z = load(sums + v * W);
+        const int64_t k = row + v * W;
         if (a.bias) z += load(a.bias + k);
         if (a.residual) z += load(a.residual + (y + k - a.y0));
         if (a.relu) z = z < Vec{} ? Vec{} : z;
@@ -65,8 +66,21 @@ void tile(const Args& a, const float* const* x, float* const* y, int64_t g) {
                 }
             }
         }
+        if (a.plain) {
+            UNROLL for (int s = 0; s < SEG; s++)
+                UNROLL for (int p = 0; p < L; p++)
+                    UNROLL for (int v = 0; v < V; v++) {
+                        float* to = y[s] + p * a.ys + g * a.k + h + v * W;
+                        a.past ? stream(to, acc[s][p][v]) : store(to, acc[s][p][v]);
+                    }
+            continue;
+        }
+        alignas(64) float sums[SEG][L][V * W];
         UNROLL for (int s = 0; s < SEG; s++)
-            UNROLL for (int p = 0; p < L; p++) finish<V>(a, acc[s][p], y[s] + p * a.ys, g * a.k + h);
+            UNROLL for (int p = 0; p < L; p++)
+                UNROLL for (int v = 0; v < V; v++) store(sums[s][p] + v * W, acc[s][p][v]);
+        for (int s = 0; s < SEG; s++)
+            for (int p = 0; p < L; p++) finish<V>(a, sums[s][p], y[s] + p * a.ys, g * a.k + h);
     }
 }
 
@@ -130,7 +144,8 @@ extern "C" void campfire_blocks_forward(const int64_t* sizes, const float* x, co
     const int64_t across = flat ? std::max<int64_t>(28, std::min<int64_t>(224, strip / pixel / 14 * 14)) : pixels;
     const int64_t cuts = (pixels + across - 1) / across, chunks = (height + rows - 1) / rows;
     const bool past = c.K % 16 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.Ho * c.Wo * c.K > LARGE;
-    const Args a{start, at, value, k, c.stride * pixel, c.K, bias, residual, y, relu != 0, past, order};
+    const bool plain = !bias && !residual && !relu && !order;
+    const Args a{start, at, value, k, c.stride * pixel, c.K, bias, residual, y, relu != 0, past, plain, order};
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t item = 0; item < images * chunks * cuts; item++) {
         const int64_t n = item / (chunks * cuts), h0 = item / cuts % chunks * rows, p0 = item % cuts * across;
