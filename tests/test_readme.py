@@ -48,6 +48,8 @@ def run(line: str) -> None:
         argv += SMALL
     if argv[:2] == ["bench", "masks"]:
         argv += ["--model", "resnet8", "--rounds", "1"]
+    if argv[:2] in (["bench", "kernels"], ["bench", "model"]):
+        argv += ["--model", "resnet18", "--size", "32", "--batches", "2", "--rounds", "1"]
     assert main(argv) == 0, line
 
 
