@@ -265,5 +265,6 @@ extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, c
         }
         all(a, full, length, chunks, c.C, past);
         all(a, rest, left, chunks, c.C, past);
+        if (past) fence();
     }
 }

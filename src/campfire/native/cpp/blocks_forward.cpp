@@ -171,5 +171,6 @@ extern "C" void campfire_blocks_forward(const int64_t* sizes, const float* x, co
             if (left) rest.add(from + (wide - left) * a.xs, to + (wide - left) * c.K);
         }
         runs_of(a, full, length, rest, left, groups, copied ? 0 : c.C);
+        if (past) fence();
     }
 }

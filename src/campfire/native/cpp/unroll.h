@@ -18,5 +18,12 @@ static inline void stream(float* p, Vec v) {
 #endif
 }
 
+// After streams: what follows in this thread, its word that it is done above all, is seen after them.
+static inline void fence() {
+#if defined(__AVX512F__)
+    _mm_sfence();
+#endif
+}
+
 // Into the second cache: for lines that lie too far apart for the processor to foresee.
 static inline void ahead(const float* p) { __builtin_prefetch(p, 0, 2); }
