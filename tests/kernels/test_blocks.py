@@ -188,3 +188,8 @@ def test_a_wrong_index_is_seen(index: type, part: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(index, "of", wrong)
     with pytest.raises(AssertionError, match=r"forward|d_"):
         passes_agree(weight, Conv(1, 1), (2, 7, 9))
+
+
+def test_results_larger_than_the_caches() -> None:
+    weight = packed(masks((32, 4, 1, 1), 1, 0)["some"], (32, 4, 1, 1), None)
+    passes_agree(weight, Conv(), (1, 371, 373))  # they are written past the caches
