@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-TESTS = [HERE / "test_native_masks.py"]
+TESTS = [HERE / "test_native_masks.py", HERE.parent / "kernels" / "test_blocks.py"]
 CXX = "g++ -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
