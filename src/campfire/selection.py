@@ -32,6 +32,8 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
     Raises:
         CampfireError: fewer than ``count`` entries live, or the scores hold NaN.
     """
+    if (best := masks.keep_best(score, count, alive)) is not None:
+        return best
     living = score.numel() if alive is None else int(alive.count_nonzero())
     if count >= living:
         if count > living:
@@ -41,8 +43,6 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
         return torch.zeros_like(score, dtype=torch.bool)
     if score.device.type == "cpu":
         score = score if score.dtype in (torch.float32, torch.float64) else score.float()
-        if (best := masks.keep_best(score, count, alive)) is not None:
-            return best
         keep = _keep_best_cpu(score.detach().numpy(), count, None if alive is None else alive.numpy())
         return torch.from_numpy(keep)
     return _keep_best(score, count, alive)
@@ -59,7 +59,7 @@ def _keep_best_cpu(score: np.ndarray, count: int, alive: np.ndarray | None) -> n
     last = np.flatnonzero(tied)
     missing = count - int(np.count_nonzero(keep))
     if missing > last.size:
-        raise CampfireError(masks.NAN)
+        raise CampfireError("the scores hold NaN: has the training diverged?")
     keep[last[last.size - missing :]] = True
     return keep
 

@@ -1,5 +1,6 @@
 """Native masks equal those of torch bit for bit, in every flavour and with any number of threads."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -111,9 +112,16 @@ def test_other_tensors_are_left_to_torch() -> None:
     assert masks.keep_best(x[0].double(), 3, None) is None
 
 
-def test_fewer_living_than_wanted_are_refused() -> None:
-    with pytest.raises(CampfireError):
-        masks.keep_best(torch.rand(70_000), 5, torch.arange(70_000) < 4)
+def test_refusals_are_worded_by_torch() -> None:
+    score, few = torch.rand(70_000), torch.arange(70_000) < 4
+    assert masks.keep_best(score, 5, few) is None
+    with pytest.raises(CampfireError, match="cannot keep 5 of 4 living entries"):
+        keep_best(score, 5, few)
+    for count in (0, 4):
+        assert same(keep_best(score, count, few), by_torch(keep_best, score, count, few))
+        assert masks.keep_best(score, count, few) is not None
+    with pytest.raises(CampfireError, match="NaN"):
+        keep_best(torch.full((9,), math.nan), 4)
 
 
 def test_strided_scores_are_served() -> None:

@@ -9,32 +9,28 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from campfire.errors import CampfireError
 from campfire.native.loading import library
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAN = "the scores hold NaN: has the training diverged?"
 LONGEST = 64  # entries of a row that can be ranked
 MOST = 2**31  # entries of a tensor that can be counted
 
 
 def keep_best(score: "Tensor", count: int, alive: "Tensor | None") -> "Tensor | None":
-    """The ``count`` best living entries of [n], of equal ones the last, as bool [n]; 0 < count < number of living.
-
-    Raises:
-        CampfireError: the scores hold NaN.
-    """
+    """The ``count`` best living entries of [n], of equal ones the last, as bool [n]; None also where the scores hold NaN or
+    fewer live."""
     if (found := _serving(score)) is None:
         return None
     import torch
 
     score, living = score.contiguous(), _contiguous(alive)
     keep = torch.empty(score.shape, dtype=torch.bool)
-    if found.keep_best(score.data_ptr(), _at(living), score.numel(), count, keep.data_ptr(), torch.get_num_threads()):
-        raise CampfireError(NAN)
-    return keep
+    refused = found.keep_best(
+        score.data_ptr(), _at(living), score.numel(), count, keep.data_ptr(), torch.get_num_threads()
+    )
+    return None if refused else keep
 
 
 def keep_best_rows(score: "Tensor", count: int, alive: "Tensor | None") -> "Tensor | None":
