@@ -1,6 +1,7 @@
 """``campfire kernels`` tells the truth, in one line where asked, with the exit codes of every command."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 from campfire import cli
 from campfire.native import listing, loading
 from campfire.native.building import Build
+from campfire.native.compilers import KNOWN
 from campfire.native.flavours import Cpu, flavour_names
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, KNOWN)), reason="needs a C++ compiler")
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,16 @@ from native_sources import small_build, written
 
 from campfire.native import building, listing, loading
 from campfire.native.building import Build
-from campfire.native.compilers import Compiler
+from campfire.native.compilers import BuildFailed, Compiler, compiler
 from campfire.native.flavours import Flavour
+
+
+@pytest.fixture(scope="session", autouse=True)
+def needs_a_compiler() -> None:
+    try:
+        compiler()
+    except BuildFailed as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
