@@ -180,6 +180,22 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert loading.cache_folder() == Path("/home/me/.cache/campfire/native")
+    monkeypatch.setenv("CAMPFIRE_CACHE", "~/own")
+    assert loading.cache_folder() == Path("/home/me/own")
+
+
+def test_a_relative_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAMPFIRE_CACHE", ".")
+    found = silently()
+    assert found is not None
+    assert Path(found._name).parent == tmp_path
+
+
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAMPFIRE_CACHE")
+    monkeypatch.setattr(Path, "expanduser", Path("~nobody-here").expanduser)
+    assert loading.cache_folder() == loading.private_folder()
 
 
 def test_importing_needs_no_torch() -> None:

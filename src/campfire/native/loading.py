@@ -93,10 +93,13 @@ def obtain(build: Build) -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
-    """``CAMPFIRE_CACHE``, or ``campfire/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    if given := os.environ.get("CAMPFIRE_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "campfire" / "native"
+    """``CAMPFIRE_CACHE``, or ``campfire/native`` in ``XDG_CACHE_HOME`` or ``~/.cache``; `private_folder` without a home."""
+    given = os.environ.get("CAMPFIRE_CACHE")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    try:
+        return (Path(given) if given else caches / "campfire" / "native").expanduser().absolute()
+    except RuntimeError:  # nobody's home
+        return private_folder()
 
 
 @functools.cache
