@@ -59,19 +59,24 @@ class Store:
             return _load(self._make(build))
 
     def _make(self, build: Build) -> Path:
+        with tempfile.TemporaryDirectory(prefix="campfire-native-") as work:
+            made = Path(work) / "library.so"
+            build.compile(made)
+            self._keep(build, made)
+        if not (path := self.find(build)):
+            raise OSError(f"{self.path(build)} was written and then changed")
+        return path
+
+    def _keep(self, build: Build, made: Path) -> None:
+        """First copied, for this folder may be on another disk; then renamed, which nobody sees half done."""
         part = Path(tempfile.mkdtemp(prefix=f"{build.stem}.part-", dir=self.folder))
         try:
-            made, note = part / "library.so", part / "note.json"
-            build.compile(made)
+            library, note = Path(shutil.copy(made, part)), part / "note.json"
             told = {"key": build.key, "sha256": _digest(made), "flags": build.flags, "compiler": build.compiler.version}
             note.write_text(json.dumps(told))
-            path = made.replace(self.path(build))
-            note.replace(path.with_suffix(".json"))
+            note.replace(library.replace(self.path(build)).with_suffix(".json"))
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        if not self.find(build):
-            raise OSError(f"{path} was written and then changed")
-        return path
 
     @contextlib.contextmanager
     def _lock(self, build: Build) -> Iterator[None]:
