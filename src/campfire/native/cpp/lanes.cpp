@@ -103,24 +103,25 @@ class Accumulation {
     run.bias = end.bias ? end.bias + from : nullptr, run.images = images;
     run.out = y + corner, run.residual = end.residual ? end.residual + corner : nullptr, run.relu = end.relu;
     run.plane = plane, run.down = (int64_t)p.spread * p.out_width * LANES, run.right = p.spread * LANES;
+    run.plain = !run.residual && !run.relu && cols == p.cols;
     sums_of(p, rows)(run);
   }
 };
 
 class ValueGradient {
  public:
-  ValueGradient(const Pass& p, const float* x, const float* d_y, const Survivors& list, float* d_value)
-      : p(p), grid(p), x(x), d_y(d_y), list(list), d_value(d_value), blocks(blocks_of(p)) {}
+  // The sums are kept in the order of the list while threads add to them: in that of the values two would share a line.
+  ValueGradient(const Pass& p, const float* x, const float* d_y, const Survivors& list, float* ordered)
+      : p(p), grid(p), x(x), d_y(d_y), list(list), ordered(ordered), blocks(blocks_of(p)), per(p.whole ? 9 : 1) {}
 
   // A thread keeps its blocks and output channels from tile to tile, so every sum has one order.
   void run() const {
     const int places = ceil_div(p.images, LANES) * grid.tiles(), parts = least(p.out_channels, 4 * omp_get_max_threads());
-    const size_t products = ((size_t)longest() * (p.whole ? 9 : 1) + 15) * LANES;
+    const size_t products = ((size_t)longest() * per + 15) * LANES;
 #pragma omp parallel
     {
       static thread_local Scratch strip, product;
       strip.at_least((size_t)p.block * lines_of(p) * LANES), product.at_least(products);
-      alignas(64) float edge[28 * LANES];
       for (int i = 0; i < places; i++) {
         const Place place = grid.place(p, i);
         int packed = -1;
@@ -132,9 +133,18 @@ class ValueGradient {
             pack_strip(p, x, packed = b, place, strip.data);
             ahead = Ahead(p, x, b + 1, place, p.out_channels);
           }
-          channels(place, b, p.out_channels * part / parts, p.out_channels * (part + 1) / parts, strip.data, product.data, edge, i > 0, ahead);
+          const int from = p.out_channels * part / parts, until = p.out_channels * (part + 1) / parts;
+          channels(place, b, from, until, strip.data, product.data, i > 0, ahead);
         }
       }
+    }
+  }
+
+  void deliver(float* d_value) const {
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < blocks * p.out_channels; i++) {
+      const int64_t count = (list.start[i + 1] - list.start[i]) * per;
+      memcpy(d_value + (int64_t)list.at[i] * per, ordered + (int64_t)list.start[i] * per, sizeof(float) * count);
     }
   }
 
@@ -143,8 +153,8 @@ class ValueGradient {
   const Grid grid;
   const float *x, *d_y;
   const Survivors list;
-  float* d_value;
-  const int blocks;
+  float* ordered;
+  const int blocks, per;
 
   int longest() const {
     int n = 0;
@@ -152,16 +162,17 @@ class ValueGradient {
     return n;
   }
 
-  void channels(const Place& at, int b, int from, int until, const float* strip, float* product, float* edge, bool add,
+  void channels(const Place& at, int b, int from, int until, const float* strip, float* product, bool add,
                 Ahead& ahead) const {
     const int64_t plane = (int64_t)p.out_height * p.out_width * LANES;
+    alignas(64) float edge[28 * LANES];
     Reduction run{};
     run.list = skip(list, b * p.out_channels + from);
     run.channels = until - from, run.pitch = pitch_of(p), run.tall = p.rows, run.strip = strip;
     run.gradient = d_y + (at.batch * p.out_channels + from) * plane + ((int64_t)at.row * p.out_width + at.col) * LANES;
     run.plane = plane, run.down = (int64_t)p.out_width * LANES, run.valid = least(p.cols, p.out_width - at.col);
     run.rows = at.rows, run.cols = p.cols, run.edge = edge, run.ahead = &ahead;
-    run.product = product, run.d_value = d_value, run.add = add;
+    run.product = product, run.d_value = ordered, run.add = add;
     products_of(p, at.rows)(run);
   }
 };
@@ -210,7 +221,11 @@ int32_t campfire_lanes_d_input(const Pass* p, const float* d_y, const int32_t* s
 int32_t campfire_lanes_d_values(const Pass* p, const float* x, const float* d_y, const int32_t* start,
                                 const int32_t* at, const uint16_t* offset, float* d_value) {
   if (!supported(*p)) return 1;
-  ValueGradient(*p, x, d_y, {start, at, offset, nullptr}, d_value).run();
+  const int32_t count = start[blocks_of(*p) * p->out_channels];
+  static thread_local Scratch ordered;
+  const ValueGradient gradient(*p, x, d_y, {start, at, offset, nullptr}, ordered.at_least((size_t)count * 9));
+  gradient.run();
+  gradient.deliver(d_value);
   return 0;
 }
 }

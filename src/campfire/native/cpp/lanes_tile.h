@@ -5,7 +5,7 @@
 
 // Vectors that a tile may hold: all 32 registers but the operands; narrow flavours have 16, and take the lanes in turns.
 constexpr int TILE = W == 16 ? 28 : 12;
-constexpr int WHOLE = 21;  // beside nine weights
+constexpr int WHOLE = 21;  // beside nine weights, in any flavour
 
 // Survivors as a pass visits them. Output channel k in block b and class q is group i = (q blocks + b) K + k: its lines
 // are offset[start[i]] to offset[start[i + 1]], in one stream over all groups; its values begin at value[per at[i]].
@@ -30,6 +30,7 @@ struct Run {
   int rows, cols, valid;  // of the tile; as many columns as the image has
   const float* residual;  // after adding this, laid out the same; null: nothing
   bool relu;
+  bool plain;             // nothing to add, a tile within the image: finished sums go out as they are
   Ahead* ahead;
 };
 
@@ -82,7 +83,8 @@ struct Stream {
 };
 
 // One pointer a row and constant displacements, instead of an address a product.
-static inline void next_row(const float*& p, int64_t pitch) {
+template <typename Pointer>
+static inline void next_row(Pointer& p, int64_t pitch) {
   p += pitch;
   asm("" : "+r"(p));
 }
@@ -105,9 +107,15 @@ static inline void accumulate(const Run& run) {
       }
       Stream stream(run.list.offset + first, run.strip + lane);
       Kind::add(run, stream, count, run.list.value + (int64_t)Kind::PER * run.list.at[k], sum);
-      CAMPFIRE_TILE store(sums + (i * COLS + j) * LANES, sum[i][j]);
+      const bool direct = run.last && run.plain;
+      float* to = direct ? run.out + k * run.plane + lane : sums;
+      const int64_t down = direct ? run.down : COLS * LANES, right = direct ? run.right : LANES;
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; i++, next_row(to, down))
+#pragma GCC unroll 32
+        for (int j = 0; j < COLS; j++) store(to + j * right, sum[i][j]);
     }
-    if (run.last) finish(run, k);
+    if (run.last && !run.plain) finish(run, k);
   }
 }
 

@@ -9,7 +9,7 @@
 
 // The work of one call: some output channels over one strip.
 struct Reduction {
-  Survivors list;  // from the first channel's group on; its values are written
+  Survivors list;  // from the first channel's group on
   int channels, pitch, tall;  // tall: rows that strips are laid out for
   const float* strip;
   const float* gradient;  // of the outputs under the tile, channels and rows so many floats apart,
@@ -17,7 +17,7 @@ struct Reduction {
   int rows, cols, valid;  // of the tile; as many columns as the image has
   float* edge;     // [rows * cols][16], for a tile that lies half outside
   float* product;  // [survivor][16]: sums over the pixels of the tile, lane by lane, for as many as a channel may have
-  float* d_value;
+  float* d_value;  // in the order of the list
   bool add;        // to what is there
   Ahead* ahead;
 };
@@ -89,7 +89,7 @@ static inline void products(const Reduction& run) {
       Stream stream(run.list.offset + first, run.strip + lane);
       Kind::multiply(run, stream, count, g, run.product + lane);
     }
-    reduce(run.product, Kind::PER * count, run.d_value + (int64_t)Kind::PER * run.list.at[k], run.add);
+    reduce(run.product, Kind::PER * count, run.d_value + (int64_t)Kind::PER * first, run.add);
   }
 }
 
