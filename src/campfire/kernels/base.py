@@ -35,11 +35,16 @@ class Conv:
 
 
 class Prepared(ABC):
-    """A kernel made ready for one layer: its index structures, built once while the mask is frozen."""
+    """A kernel made ready for one layer: its index structures, built once while the mask is frozen.
+
+    Every pass takes tensors in any memory format and returns the kernel's own.
+    """
 
     @abstractmethod
-    def forward(self, x: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']."""
+    def forward(
+        self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W']; then plus ``residual`` of that shape, then ReLU."""
 
     @abstractmethod
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -55,6 +60,7 @@ class Kernel(ABC):
 
     name: ClassVar[str] = ""
     layouts: ClassVar[tuple[str, ...]] = ()  # that it reads
+    format: ClassVar[str] = "nhwc"  # of activations, see campfire.kernels.formats: what it takes without a copy
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

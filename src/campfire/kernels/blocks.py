@@ -68,11 +68,8 @@ class BlockPasses(Prepared):
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']; then plus ``residual`` of that shape, then ReLU."""
         if x.dtype != torch.float32 or value.dtype != torch.float32:
-            y = self._dense.forward(x, value, bias)
-            y = y if residual is None else y + residual
-            return y.relu() if relu else y
+            return self._dense.forward(x, value, bias, residual, relu)
         x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
         residual = None if residual is None else _nhwc(residual)
         channels, padded = x.shape[1], x.shape[3] + 2 * self.conv.padding

@@ -143,6 +143,8 @@ def _cost(walk: Pass, survivors: float) -> float:
     size, needed = rows * walk.cols, rows * wide / -(-wide // walk.cols)
     run = survivors / walk.spread**2 * walk.in_channels / _blocks(walk)
     products = size / 2 + 1 if walk.whole else (size + 2.5) / 2  # two a cycle, or two reads
-    sums = 40 + (1.2 if walk.spread == 1 else 5) * size  # they come and go with every strip, from afar if classes share it
+    sums = (
+        40 + (1.2 if walk.spread == 1 else 5) * size
+    )  # they come and go with every strip, from afar if classes share it
     pack = 4 * walk.lines * walk.in_channels / _blocks(walk) / (walk.out_channels * walk.spread**2)
     return (run * max(products, 4.0) + sums + pack) / (run * needed)

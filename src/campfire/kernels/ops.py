@@ -13,14 +13,24 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from campfire.kernels.base import Conv, Prepared
+from campfire.kernels.formats import empty, to_format
 
 
 class Passes:
-    """The kernels that serve one layer, pass by pass; to be kept alive by the layer."""
+    """The kernels that serve one layer, pass by pass, and the format of what they return; kept alive by the layer."""
 
-    def __init__(self, shape: tuple[int, ...], conv: Conv, value_shape: tuple[int, ...], kernel: Prepared):
-        self.shape, self.conv, self.value_shape = shape, conv, value_shape
-        self.forward = self.d_input = self.d_values = kernel
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        conv: Conv,
+        value_shape: tuple[int, ...],
+        forward: Prepared,
+        format: str = "nhwc",
+        d_input: Prepared | None = None,
+        d_values: Prepared | None = None,
+    ):
+        self.shape, self.conv, self.value_shape, self.format = shape, conv, value_shape, format
+        self.forward, self.d_input, self.d_values = forward, d_input or forward, d_values or forward
         self.number = next(_numbers)
         _layers[self.number] = self
 
@@ -29,17 +39,23 @@ _numbers = itertools.count()
 _layers: "weakref.WeakValueDictionary[int, Passes]" = weakref.WeakValueDictionary()
 
 _library = torch.library.Library("campfire", "DEF")
-_library.define("conv(Tensor x, Tensor value, Tensor? bias, int layer) -> Tensor")
+_library.define(
+    "conv(Tensor x, Tensor value, Tensor? bias, int layer, Tensor? residual=None, bool relu=False) -> Tensor"
+)
 _library.define("conv_d_input(Tensor dy, Tensor value, SymInt[] size, int layer) -> Tensor")
 _library.define("conv_d_values(Tensor dy, Tensor x, int layer) -> Tensor")
 
 
-def _conv(x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:
-    return _nhwc(_layers[layer].forward.forward(x, value, bias))
+def _conv(
+    x: Tensor, value: Tensor, bias: Tensor | None, layer: int, residual: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    passes = _layers[layer]
+    return to_format(passes.forward.forward(x, value, bias, residual, relu), passes.format)
 
 
 def _conv_d_input(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
-    return _nhwc(_layers[layer].d_input.d_input(dy, value, tuple(size)))
+    passes = _layers[layer]
+    return to_format(passes.d_input.d_input(dy, value, tuple(size)), passes.format)
 
 
 def _conv_d_values(dy: Tensor, x: Tensor, layer: int) -> Tensor:
@@ -51,27 +67,21 @@ for _name, _run in (("conv", _conv), ("conv_d_input", _conv_d_input), ("conv_d_v
 
 
 @torch.library.register_fake("campfire::conv")
-def _(x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:
-    return _like_nhwc(x, _layers[layer].conv.output(tuple(x.shape), _layers[layer].shape))
+def _(
+    x: Tensor, value: Tensor, bias: Tensor | None, layer: int, residual: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    passes = _layers[layer]
+    return empty(passes.conv.output(tuple(x.shape), passes.shape), x, passes.format)
 
 
 @torch.library.register_fake("campfire::conv_d_input")
 def _(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
-    return _like_nhwc(dy, tuple(size))
+    return empty(tuple(size), dy, _layers[layer].format)
 
 
 @torch.library.register_fake("campfire::conv_d_values")
 def _(dy: Tensor, x: Tensor, layer: int) -> Tensor:
     return dy.new_empty(_layers[layer].value_shape)
-
-
-def _like_nhwc(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    """What the operators return, whatever kernel ran: compiled code relies on it."""
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 class _Conv(Function):
@@ -92,12 +102,25 @@ class _Conv(Function):
         return dx, dv, db, None
 
 
-def conv(x: Tensor, value: Tensor, bias: Tensor | None, passes: Passes) -> Tensor:
-    """The convolution of x [N, C, H, W] with a packed weight; differentiable once in x, value and bias.
+def conv(
+    x: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    passes: Passes,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """The convolution of x [N, C, H, W] with a packed weight, plus ``residual``, then ReLU.
 
-    Under autocast it runs in autocast's dtype, like the dense convolution.
+    Differentiable once in x, value, bias and residual; sum and ReLU are part of the kernel only where no gradient is
+    asked for. Under autocast it runs in autocast's dtype, like the dense convolution.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
-    return _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportReturnType]
+        residual = None if residual is None else residual.to(dtype)
+    if not torch.is_grad_enabled():
+        return torch.ops.campfire.conv(x, value, bias, passes.number, residual, relu)
+    y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
+    y = y if residual is None else y + residual
+    return y.relu() if relu else y

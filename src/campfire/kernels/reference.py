@@ -31,9 +31,13 @@ class Dense(Prepared):
         dense.view(-1)[self.positions.to(value.device)] = value.detach().reshape(-1)
         return dense
 
-    def forward(self, x: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
         c = self.conv
-        return torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
+        y = torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
+        y = y if residual is None else y + residual
+        return y.relu() if relu else y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         x = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=_format(dy))  # its size is read, no more

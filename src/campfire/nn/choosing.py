@@ -28,8 +28,10 @@ class OnFirstUse(Prepared):
             self._prepared, self._prepare = self._prepare(), None
         return self._prepared
 
-    def forward(self, x: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-        return self._ready().forward(x, value, bias)
+    def forward(
+        self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        return self._ready().forward(x, value, bias, residual, relu)
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         return self._ready().d_input(dy, value, size)
@@ -47,7 +49,7 @@ def passes_of(packed: Packed, conv: Conv, kernel: str, value_shape: tuple[int, .
         chosen = _first(kernel, packed, conv, dtype, value.device)
         if chosen.name not in served:
             ready = OnFirstUse(chosen.name, partial(chosen.prepare, packed, conv))
-            served[chosen.name] = Passes(packed.shape, conv, value_shape, ready)
+            served[chosen.name] = Passes(packed.shape, conv, value_shape, ready, chosen.format)
         found[dtype] = served[chosen.name]
     return found
 
