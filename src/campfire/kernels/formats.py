@@ -1,0 +1,42 @@
+"""Memory formats of activations [N, C, H, W]: which axis runs fastest.
+
+``nhwc`` is the library's channels_last. ``chwn`` keeps the images of a batch side by side, so that one vector holds the
+same pixel of many images and any single weight can be multiplied with it. Both are strides of ordinary tensors: what works
+element by element (ReLU, the sum with a shortcut) keeps them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FORMATS = ("nhwc", "chwn")
+
+
+def is_format(x: Tensor, name: str) -> bool:
+    """Whether x [N, C, H, W] lies in memory as the format says.
+
+    >>> x = torch.zeros(2, 3, 4, 4)
+    >>> is_format(x, "chwn"), is_format(to_format(x, "chwn"), "chwn"), is_format(to_format(x, "chwn").relu(), "chwn")
+    (False, True, True)
+    """
+    if name == "nhwc":
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.permute(1, 2, 3, 0).is_contiguous()
+
+
+def to_format(x: Tensor, name: str) -> Tensor:
+    """The same numbers in a format; x itself where it has it already."""
+    if is_format(x, name):
+        return x
+    if name == "nhwc":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def empty(shape: Sequence[int], like: Tensor, name: str) -> Tensor:
+    """Memory for [N, C, H, W] in a format."""
+    n, c, h, w = shape
+    if name == "nhwc":
+        return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
+    return like.new_empty((c, h, w, n)).permute(3, 0, 1, 2)
