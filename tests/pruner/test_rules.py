@@ -31,6 +31,13 @@ def test_default_scope_is_convolutions_without_groups_except_the_first():
     }
 
 
+def test_a_rule_set_gives_each_kind_of_layer_its_structure():
+    model = with_groups()
+    model.wide = nn.Conv2d(64, 32, 1)
+    assert structures(model, "cpu") == {"body": "ck", "point": "ck", "wide": "tiles"}  # tiles do not fit 16 outputs
+    assert reasons(model, "cpu") == reasons(model, "ck")
+
+
 @pytest.mark.parametrize("spec", ["fine-fc", "block:n=2", "two-tier"])
 def test_default_scope_of_structures_for_linear_layers(spec):
     assert structures(net(), spec) == {"head": str(named(spec))}

@@ -279,6 +279,12 @@ def test_rules_go_before_the_structure_and_scope_all_takes_every_convolution() -
     assert mixed["conv1"] is mixed["layer3.0.conv1"] is None
     assert (mixed["layer1.0.conv1"], mixed["layer2.0.conv1"], mixed["fc"]) == ("window", "ck", "fine")
     assert structures(scope="all")["conv1"] == "ck"
+    wide = {"model_kwargs": {"width": 4}, "structure": "cpu"}
+    every = structures(**wide, rules={"layer1.*": "window"})
+    assert (every["conv1"], every["layer1.0.conv1"]) == (None, "window")
+    assert (every["layer2.0.conv1"], every["layer2.0.downsample.0"]) == ("ck", "tiles")
+    with pytest.raises(UsageError, match="rule set"):
+        structures(**wide, scope="all")
     only = structures(structure="dense", rules={"layer2.*": "ck"})
     assert {n for n, s in only.items() if s} == {"layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0"}
 

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from campfire.errors import NoEffect, UsageError
 from campfire.mask import view4
+from campfire.pruner.rulesets import RULESETS
 from campfire.structures import Structure, named, require
 from campfire.structures.base import Shape
 
@@ -87,7 +88,7 @@ def resolve(
 ) -> tuple[dict[str, Structure], dict[str, str]]:
     """The structure of each pruned layer and the reason of each dense one; the first matching rule wins.
 
-    A single structure is laid on its default scope: convolutions with groups = 1 except the first, or, for the
+    A single structure, or the name of a rule set (`campfire.pruner.rulesets`), is laid on its default scope: convolutions with groups = 1 except the first, or, for the
     structures of fully connected layers, linear layers. In a mapping a key is a glob (``"layer1.*"``), a regular
     expression (``"re:layer[12]"``), a module type, or a function of (name, module); the value None means dense.
 
@@ -96,9 +97,9 @@ def resolve(
         DoesNotFit: a layer is named in full, and the structure does not fit it.
     """
     if isinstance(rules, (str, Structure)):
-        structure = _structure(rules)
-        dense = {t.name: reason for t in found if (reason := _outside(structure, t))}
-        asked = {t.name: structure for t in found if t.name not in dense}
+        wanted = {t.name: _structure_for(rules, t) for t in found}
+        dense = {t.name: reason for t in found if (reason := _outside(wanted[t.name], t))}
+        asked = {name: structure for name, structure in wanted.items() if name not in dense}
     elif isinstance(rules, Mapping):
         asked, dense = _by_rule(found, rules, refused)
     else:
@@ -115,6 +116,11 @@ def resolve(
         listed = _listed(reasons.items()) or " (the model has no convolution or linear layer)"
         raise UsageError(f"nothing would be pruned: no layer fits{listed}")
     return chosen, {t.name: dense[t.name] for t in found if t.name in dense}
+
+
+def _structure_for(given: Structure | str, target: Target) -> Structure:
+    ruleset = RULESETS.get(given) if isinstance(given, str) else None
+    return _structure(given) if ruleset is None else ruleset(target.shape)
 
 
 def _structure(given: Structure | str) -> Structure:

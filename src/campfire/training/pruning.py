@@ -1,6 +1,7 @@
 """The pruner that a configuration asks for."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from campfire.config.schema import Pruning
 from campfire.errors import UsageError
 from campfire.pruner import Phase, Pruner, inter_epoch, resolve, targets
 from campfire.pruner.rules import Rules, Selector
+from campfire.pruner.rulesets import RULESETS
 from campfire.schedules import Schedule
 from campfire.structures import Structure, named
 
@@ -47,13 +49,24 @@ def _rules(model: nn.Module, pruning: Pruning) -> Rules:
     rules: dict[Selector, Structure | str | None] = {**pruning.rules}
     if pruning.structure == "dense":
         return rules
-    structure = named(pruning.structure)
     if pruning.scope == "all":
-        return {**rules, nn.Linear if structure.scope == "linear" else nn.Conv2d: structure}
+        return {**rules, **_everywhere(pruning.structure)}
     if not rules:
-        return structure
-    inside = resolve(targets(model)[0], structure)[0]
-    return {**rules, lambda name, module: name in inside: structure}
+        return pruning.structure
+    inside = resolve(targets(model)[0], pruning.structure)[0]
+    return {**rules, **{_layers_of(inside, structure): structure for structure in dict.fromkeys(inside.values())}}
+
+
+def _everywhere(structure: str) -> dict[Selector, Structure | str | None]:
+    if structure in RULESETS:
+        raise UsageError(
+            f"--scope all lays one structure on all layers; {structure} is a rule set for the default scope"
+        )
+    return {nn.Linear if named(structure).scope == "linear" else nn.Conv2d: structure}
+
+
+def _layers_of(inside: Mapping[str, Structure], structure: Structure) -> Callable[[str, nn.Module], bool]:
+    return lambda name, module: inside.get(name) == structure
 
 
 def make_schedule(pruning: Pruning) -> Schedule:
