@@ -112,15 +112,33 @@ def conv(
 ) -> Tensor:
     """The convolution of x [N, C, H, W] with a packed weight, plus ``residual``, then ReLU.
 
-    Differentiable once in x, value, bias and residual; sum and ReLU are part of the kernel only where no gradient is
-    asked for. Under autocast it runs in autocast's dtype, like the dense convolution.
+    Differentiable once in x, value, bias and residual. Sum and ReLU are part of the kernel where no gradient is asked for
+    and the residual has the result's shape and dtype. Under autocast it runs in autocast's dtype, like the dense
+    convolution.
     """
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
-        residual = None if residual is None else residual.to(dtype)
-    if not torch.is_grad_enabled():
-        return torch.ops.campfire.conv(x, value, bias, passes.number, residual, relu)
-    y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
+        residual = residual.to(dtype) if isinstance(residual, Tensor) else residual
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, value, bias)):
+        y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
+        return finish(y, residual, relu)
+    if residual is not None and not _joins(residual, x, passes):
+        return finish(torch.ops.campfire.conv(x, value, bias, passes.number), residual, relu)
+    return torch.ops.campfire.conv(x, value, bias, passes.number, residual, relu)
+
+
+def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    """The sum and the ReLU outside of a kernel."""
     y = y if residual is None else y + residual
     return y.relu() if relu else y
+
+
+def _joins(residual: object, x: Tensor, passes: Passes) -> bool:
+    """Whether a kernel can add it: a tensor that is not broadcast, not converted, and not differentiated."""
+    return (
+        isinstance(residual, Tensor)
+        and residual.dtype == x.dtype
+        and residual.shape == passes.conv.output(tuple(x.shape), passes.shape)
+        and not (residual.requires_grad and torch.is_grad_enabled())
+    )

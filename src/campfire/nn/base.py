@@ -41,12 +41,12 @@ class SparseLayer(nn.Module):
     def _prepare(self) -> None:
         self._passes = passes_of(self.packed, self.conv, self.kernel, self._value_shape)
 
-    def _run(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']."""
+    def _run(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W'], plus a residual, then ReLU."""
         device, dtype = x.device.type, self.value.dtype
         if device != "meta" and torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        return conv(x, self.value.view(self._value_shape), self.bias, self._passes[dtype])
+        return conv(x, self.value.view(self._value_shape), self.bias, self._passes[dtype], residual, relu)
 
     # --- what it holds -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from campfire.errors import DoesNotFit
 from campfire.kernels import Conv
+from campfire.kernels.ops import finish
 from campfire.mask import Mask
 from campfire.nn.base import SparseLayer
 from campfire.packed import Packed, pack
@@ -81,9 +82,12 @@ class SparseConv2d(SparseLayer):
         module.weight, module.bias = nn.Parameter(self.weight, self.value.requires_grad), self.bias
         return module.train(self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, K, H', W']; without N as well."""
-        return self._run(x[None])[0] if x.dim() == 3 else self._run(x)
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """[N, C, H, W] -> [N, K, H', W'], plus ``residual``, then ReLU; without N as well.
+
+        Sum and ReLU are part of the kernel where no gradient is asked for; `campfire.fuse` puts them here.
+        """
+        return self._run(x, residual, relu) if x.dim() != 3 else finish(self._run(x[None])[0], residual, relu)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from campfire.errors import DoesNotFit
 from campfire.kernels import Conv
+from campfire.kernels.ops import finish
 from campfire.mask import Mask
 from campfire.nn.base import SparseLayer
 from campfire.packed import Packed, pack
@@ -48,10 +49,13 @@ class SparseLinear(SparseLayer):
         module.weight, module.bias = nn.Parameter(self.weight, self.value.requires_grad), self.bias  # pyright: ignore
         return module.train(self.training)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., C] -> [..., K]."""
-        y = self._run(x.reshape(-1, self.in_features, 1, 1))
-        return y.reshape(*x.shape[:-1], self.out_features)
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """[..., C] -> [..., K], plus ``residual``, then ReLU."""
+        one_pixel, shape = x.reshape(-1, self.in_features, 1, 1), (*x.shape[:-1], self.out_features)
+        if residual is None or getattr(residual, "shape", None) == shape:
+            join = None if residual is None else residual.reshape(-1, self.out_features, 1, 1)
+            return self._run(one_pixel, join, relu).reshape(shape)
+        return finish(self._run(one_pixel).reshape(shape), residual, relu)
 
     def extra_repr(self) -> str:
         sizes = [f"in_features={self.in_features}", f"out_features={self.out_features}"]
