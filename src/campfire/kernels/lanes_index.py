@@ -104,4 +104,4 @@ def _under_taps(walk: Pass, geometry: Geometry) -> tuple[Tensor, Tensor]:
 
 def _padded(offset: Tensor) -> Tensor:
     """Three more at the end: the kernels read so far ahead."""
-    return torch.cat([offset, offset.new_zeros(3)]).to(torch.int16)
+    return torch.cat([offset, offset.new_zeros(3)]).to(torch.uint16)

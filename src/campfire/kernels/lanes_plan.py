@@ -4,6 +4,7 @@ import ctypes
 from dataclasses import dataclass
 from functools import cache
 
+LANES = 16  # images, or pixels of a 1x1 layer, that one vector holds
 COLUMNS = (3, 4, 5, 6, 7, 8, 10, 12, 14)  # tiles that are compiled have so many columns (lanes_choice.h)
 ROWS = 8
 TAP_LINES = 640  # vectors of a strip: what stays in a first-level cache of 48 KB beside the sums that pass by
@@ -27,6 +28,7 @@ class Geometry:
     taps_wide: int
     stride: int = 1
     padding: int = 0
+    last: int = LANES  # images of the last pixel
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -37,10 +39,17 @@ class Geometry:
 
     @property
     def flat(self) -> "Geometry":
-        """The same convolution with its pixels in one row, where taps see no neighbours."""
+        """The same convolution with all images' pixels in one row, 16 abreast, where taps see no neighbours.
+
+        >>> flat = Geometry(3, 8, 7, 7, 4, 1, 1).flat
+        >>> flat.images, flat.width, flat.last
+        (16, 10, 3)
+        """
         if (self.taps_high, self.taps_wide, self.stride, self.padding) != (1, 1, 1, 0):
             return self
-        return Geometry(self.images, self.inputs, 1, self.height * self.width, self.outputs, 1, 1)
+        floats = self.images * self.height * self.width
+        width, last = -(-floats // LANES), (floats - 1) % LANES + 1
+        return Geometry(LANES, self.inputs, 1, width, self.outputs, 1, 1, last=last)
 
 
 class Pass(ctypes.Structure):
@@ -50,7 +59,7 @@ class Pass(ctypes.Structure):
         (name, ctypes.c_int32)
         for name in (
             *("images", "in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
-            *("taps_high", "taps_wide", "step", "top", "left", "spread", "rows", "cols", "block", "whole"),
+            *("taps_high", "taps_wide", "step", "top", "left", "spread", "rows", "cols", "block", "whole", "last"),
         )
     ]
 
@@ -88,7 +97,7 @@ def reads(geometry: Geometry, whole: bool) -> Pass:
     return Pass(
         *(geometry.images, geometry.inputs, geometry.height, geometry.width, geometry.outputs, high, wide),
         *(geometry.taps_high, geometry.taps_wide, geometry.stride, -geometry.padding, -geometry.padding),
-        *(1, 0, 0, 0, whole),
+        *(1, 0, 0, 0, whole, geometry.last),
     )
 
 
@@ -99,8 +108,13 @@ def reads_back(geometry: Geometry, whole: bool) -> Pass:
     return Pass(
         *(geometry.images, geometry.outputs, high, wide, geometry.inputs, geometry.height, geometry.width),
         *(max(down) - min(down) + 1, max(right) - min(right) + 1, 1, min(down), min(right)),
-        *(geometry.stride, 0, 0, 0, whole),
+        *(geometry.stride, 0, 0, 0, whole, geometry.last),
     )
+
+
+def most_lines(high: int, wide: int, stride: int) -> int:
+    """No strip of one channel of any tile has more lines, forward or back."""
+    return (ROWS * stride + high) * (max(COLUMNS) * stride + wide)
 
 
 def distances(taps: int, geometry: Geometry) -> list[int]:

@@ -71,6 +71,6 @@ def require_kernel(packed: Packed, conv: Conv, kernel: str) -> None:
 
 
 def _first(kernel: str, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> Kernel:
-    """The kernel asked for, or the first that serves; the reference where none does."""
-    asked = [k for k in KERNELS.values() if k.name == kernel or (kernel == "auto" and k.name != "reference")]
+    """The kernel asked for, or the most special that serves; the reference where none does."""
+    asked = [k for k in reversed(KERNELS.values()) if k.name == kernel or (kernel == "auto" and k.name != "reference")]
     return next((k for k in asked if not k.why_not(packed, conv, dtype, device)), KERNELS["reference"])

@@ -1,4 +1,4 @@
-// Convolution with any mask in the batch-lane layout [images / 16][channel][row][column][16]: one image a lane.
+// Convolution with any mask over tensors [channel][row][column][image]: one image a lane.
 //
 // A register tile of outputs of one channel runs over the survivors that read one strip; strips are small enough for the
 // first-level cache, and the sums of all output channels wait in the second while the strip is exchanged.
@@ -11,17 +11,18 @@ namespace {
 
 constexpr int SPILL = 640 << 10;  // bytes of sums that may wait in the second-level cache
 
-// Tiles over the outputs of class 0, which has the most; rows are shared out evenly.
+// Tiles over the outputs of class 0, which has the most, and the batch by 16 images; rows are shared out evenly.
 struct Grid {
-  int rows, high, wide;
+  int rows, high, wide, batches;
   explicit Grid(const Pass& p)
       : rows(ceil_div(p.out_height, p.spread)),
         high(ceil_div(rows, p.rows)),
-        wide(ceil_div(ceil_div(p.out_width, p.spread), p.cols)) {}
-  int tiles() const { return high * wide; }
+        wide(ceil_div(ceil_div(p.out_width, p.spread), p.cols)),
+        batches(batches_of(p)) {}
+  int places() const { return high * wide * batches; }
   Place place(const Pass& p, int i) const {
-    const int tile = i % tiles(), row = rows * (tile / wide) / high;
-    return {i / tiles(), row, tile % wide * p.cols, rows * (tile / wide + 1) / high - row};
+    const int tile = i / batches, row = rows * (tile / wide) / high;
+    return {i % batches, row, tile % wide * p.cols, rows * (tile / wide + 1) / high - row};
   }
 };
 
@@ -52,7 +53,7 @@ class Accumulation {
 
   // Output channels are cut so that their sums fit the cache and every thread has work.
   void run() {
-    const int places = ceil_div(p.images, LANES) * grid.tiles(), classes = p.spread * p.spread;
+    const int places = grid.places(), classes = p.spread * p.spread;
     const int cuts = most(ceil_div(p.out_channels * classes * size, SPILL / 4), ceil_div(2 * omp_get_max_threads(), places));
     const int chunk = ceil_div(p.out_channels, least(cuts, p.out_channels)), chunks = ceil_div(p.out_channels, chunk);
 #pragma omp parallel for schedule(dynamic, 1)
@@ -90,20 +91,19 @@ class Accumulation {
     const int rows = least(place.rows, ceil_div(p.out_height - top, p.spread));
     const int cols = least(p.cols, ceil_div(p.out_width - left, p.spread));
     if (rows <= 0 || cols <= 0) return;
-    alignas(64) float images[LANES];
-    for (int i = 0; i < LANES; i++) images[i] = place.batch * LANES + i < p.images;
-    const int64_t plane = (int64_t)p.out_height * p.out_width * LANES;
-    const int64_t corner = (place.batch * p.out_channels + from) * plane + ((int64_t)top * p.out_width + left) * LANES;
+    const int64_t plane = plane_of(p, p.out_height, p.out_width);
+    const int64_t corner = from * plane + ((int64_t)top * p.out_width + left) * p.images + place.batch * LANES;
     Run run{};
     run.ahead = &ahead;
     run.list = skip(list, (q * blocks + b) * p.out_channels + from);
     run.channels = until - from, run.pitch = pitch_of(p), run.tall = p.rows;
     run.strip = strip, run.sums = sums, run.size = size, run.rows = rows, run.cols = p.cols, run.valid = cols;
     run.first = b == 0, run.last = b + 1 == blocks;
-    run.bias = end.bias ? end.bias + from : nullptr, run.images = images;
+    run.lanes = place.lanes(p, false), run.edge = place.lanes(p, left + (cols - 1) * p.spread == p.out_width - 1);
+    run.bias = end.bias ? end.bias + from : nullptr;
     run.out = y + corner, run.residual = end.residual ? end.residual + corner : nullptr, run.relu = end.relu;
-    run.plane = plane, run.down = (int64_t)p.spread * p.out_width * LANES, run.right = p.spread * LANES;
-    run.plain = !run.residual && !run.relu && cols == p.cols;
+    run.plane = plane, run.down = (int64_t)p.spread * p.out_width * p.images, run.right = (int64_t)p.spread * p.images;
+    run.plain = !run.residual && !run.relu && cols == p.cols && run.edge >= LANES;
     sums_of(p, rows)(run);
   }
 };
@@ -116,7 +116,7 @@ class ValueGradient {
 
   // A thread keeps its blocks and output channels from tile to tile, so every sum has one order.
   void run() const {
-    const int places = ceil_div(p.images, LANES) * grid.tiles(), parts = least(p.out_channels, 4 * omp_get_max_threads());
+    const int places = grid.places(), parts = least(p.out_channels, 4 * omp_get_max_threads());
     const size_t products = ((size_t)longest() * per + 15) * LANES;
 #pragma omp parallel
     {
@@ -164,14 +164,15 @@ class ValueGradient {
 
   void channels(const Place& at, int b, int from, int until, const float* strip, float* product, bool add,
                 Ahead& ahead) const {
-    const int64_t plane = (int64_t)p.out_height * p.out_width * LANES;
-    alignas(64) float edge[28 * LANES];
+    alignas(64) float copy[28 * LANES];
     Reduction run{};
     run.list = skip(list, b * p.out_channels + from);
     run.channels = until - from, run.pitch = pitch_of(p), run.tall = p.rows, run.strip = strip;
-    run.gradient = d_y + (at.batch * p.out_channels + from) * plane + ((int64_t)at.row * p.out_width + at.col) * LANES;
-    run.plane = plane, run.down = (int64_t)p.out_width * LANES, run.valid = least(p.cols, p.out_width - at.col);
-    run.rows = at.rows, run.cols = p.cols, run.edge = edge, run.ahead = &ahead;
+    run.plane = plane_of(p, p.out_height, p.out_width), run.right = p.images, run.down = (int64_t)p.out_width * p.images;
+    run.gradient = d_y + from * run.plane + at.row * run.down + at.col * run.right + at.batch * LANES;
+    run.rows = at.rows, run.cols = p.cols, run.valid = least(p.cols, p.out_width - at.col);
+    run.lanes = at.lanes(p, false), run.edge = at.lanes(p, at.col + run.valid == p.out_width);
+    run.copy = copy, run.ahead = &ahead;
     run.product = product, run.d_value = ordered, run.add = add;
     products_of(p, at.rows)(run);
   }

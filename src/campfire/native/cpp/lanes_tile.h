@@ -24,13 +24,13 @@ struct Run {
   int64_t size;
   bool first, last;       // strips: begin with the bias; finish
   const float* bias;      // [output channel], or null
-  const float* images;    // 1 in the lanes of images
   float* out;             // finished sums go here, channels, rows and columns so many floats apart,
   int64_t plane, down, right;
   int rows, cols, valid;  // of the tile; as many columns as the image has
+  int lanes, edge;        // images there are; in the last column
   const float* residual;  // after adding this, laid out the same; null: nothing
   bool relu;
-  bool plain;             // nothing to add, a tile within the image: finished sums go out as they are
+  bool plain;             // nothing to add, whole vectors, a tile within the image: finished sums go out as they are
   Ahead* ahead;
 };
 
@@ -39,18 +39,34 @@ struct Run {
   _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) \
       _Pragma("GCC unroll 32") for (int j = 0; j < COLS; j++)
 
+static inline void finish_line(const Run& run, const float* sums, int64_t at) {
+  for (int lane = 0; lane < LANES; lane += W) {
+    Vec v = load(sums + lane);
+    if (run.residual) v += load(run.residual + at + lane);
+    if (run.relu) v = v < 0 ? Vec{} : v;  // keeps NaN, as the library does
+    store(run.out + at + lane, v);
+  }
+}
+
+static inline void finish_part(const Run& run, const float* sums, int64_t at, int lanes) {
+  for (int lane = 0; lane < lanes; lane++) {
+    const float v = run.residual ? sums[lane] + run.residual[at + lane] : sums[lane];
+    run.out[at + lane] = run.relu && v < 0 ? 0.f : v;
+  }
+}
+
 // Not part of the tiles: what it needs would take registers from their loops.
 __attribute__((noinline)) static void finish(const Run& run, int k) {
   const float* sums = run.sums + k * run.size;
   for (int i = 0; i < run.rows; i++)
-    for (int j = 0; j < run.valid; j++)
-      for (int lane = 0; lane < LANES; lane += W) {
-        const int64_t at = k * run.plane + i * run.down + j * run.right + lane;
-        Vec v = load(sums + (i * run.cols + j) * LANES + lane);
-        if (run.residual) v += load(run.residual + at);
-        if (run.relu) v = v < 0 ? Vec{} : v;  // keeps NaN, as the library does
-        store(run.out + at, v);
-      }
+    for (int j = 0; j < run.valid; j++) {
+      const int64_t at = k * run.plane + i * run.down + j * run.right;
+      const int lanes = j + 1 < run.valid ? run.lanes : run.edge;
+      if (lanes < LANES)
+        finish_part(run, sums + (i * run.cols + j) * LANES, at, lanes);
+      else
+        finish_line(run, sums + (i * run.cols + j) * LANES, at);
+    }
 }
 
 // Between two output channels: fetches what the next strip is packed from, and the lines that a later channel's sums are
@@ -100,7 +116,7 @@ static inline void accumulate(const Run& run) {
       float* sums = run.sums + k * run.size + lane;
       Vec sum[ROWS][COLS];
       if (run.first) {
-        const Vec start = run.bias ? load(run.images + lane) * run.bias[k] : Vec{};
+        const Vec start = run.bias ? splat(run.bias[k]) : Vec{};
         CAMPFIRE_TILE sum[i][j] = start;
       } else {
         CAMPFIRE_TILE sum[i][j] = load(sums + (i * COLS + j) * LANES);

@@ -12,24 +12,26 @@ struct Reduction {
   Survivors list;  // from the first channel's group on
   int channels, pitch, tall;  // tall: rows that strips are laid out for
   const float* strip;
-  const float* gradient;  // of the outputs under the tile, channels and rows so many floats apart,
-  int64_t plane, down;
+  const float* gradient;  // of the outputs under the tile, channels, rows and columns so many floats apart,
+  int64_t plane, down, right;
   int rows, cols, valid;  // of the tile; as many columns as the image has
-  float* edge;     // [rows * cols][16], for a tile that lies half outside
+  int lanes, edge;        // images there are; in the last column
+  float* copy;            // [rows * cols][16], for a tile that lies half outside, or has no whole vectors
   float* product;  // [survivor][16]: sums over the pixels of the tile, lane by lane, for as many as a channel may have
   float* d_value;  // in the order of the list
   bool add;        // to what is there
   Ahead* ahead;
 };
 
-// The gradient of one output channel, zero in the columns that the image does not have.
+// The gradient of one output channel, zero in the columns and lanes that there are not.
 __attribute__((noinline)) static const float* padded(const Reduction& run, const float* gradient) {
   for (int i = 0; i < run.rows; i++) {
-    float* to = run.edge + i * run.cols * LANES;
-    memcpy(to, gradient + i * run.down, sizeof(float) * LANES * run.valid);
+    float* to = run.copy + i * run.cols * LANES;
+    for (int j = 0; j < run.valid; j++)
+      copy_line(to + j * LANES, gradient + i * run.down + j * run.right, j + 1 < run.valid ? run.lanes : run.edge);
     zero_lines(to + run.valid * LANES, run.cols - run.valid);
   }
-  return run.edge;
+  return run.copy;
 }
 
 #if defined(__AVX512F__)
@@ -81,11 +83,15 @@ static inline void products(const Reduction& run) {
     run.ahead->step();
     if (!count) continue;
     const float* gradient = run.gradient + k * run.plane;
-    int64_t down = run.down;
-    if (run.valid < COLS) gradient = padded(run, gradient), down = COLS * LANES;
+    int64_t down = run.down, right = run.right;
+    if (run.valid < COLS || run.edge < LANES) gradient = padded(run, gradient), down = COLS * LANES, right = LANES;
     for (int lane = 0; lane < LANES; lane += W) {
       Vec g[ROWS][COLS];
-      CAMPFIRE_TILE g[i][j] = load(gradient + i * down + j * LANES + lane);
+      const float* row = gradient + lane;
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; i++, next_row(row, down))
+#pragma GCC unroll 32
+        for (int j = 0; j < COLS; j++) g[i][j] = load(row + j * right);
       Stream stream(run.list.offset + first, run.strip + lane);
       Kind::multiply(run, stream, count, g, run.product + lane);
     }
