@@ -1,0 +1,179 @@
+"""blocks-bf16: blocks in bfloat16, in NHWC, by dot products of pairs (AVX512-BF16); sums in float32."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from campfire import native
+from campfire.kernels.base import Conv, Kernel, Prepared
+from campfire.kernels.blocks_bf16_index import Columns, Pairs
+from campfire.kernels.blocks_index import Phases, Tiles
+from campfire.kernels.reference import Dense
+from campfire.packed import LAYOUTS, Packed
+from campfire.packed.tile import read_tile
+
+STRIP = 65536  # pairs of padded input that a thread works on at a time: a quarter of a second cache
+APART = 16  # pairs between the pixels of a copy: powers of two would share a few sets of the first cache
+BATCH = 65536  # pairs of pixels x channels that the gradient of the values interleaves at a time
+
+
+class BlocksBf16(Kernel):
+    """Vectors of 16 or 32 outputs share every pair of inputs; bfloat16 on the CPU, sums in float32.
+
+    Bounds: 28 dot products for 16 loads, so the forward pass runs at the speed of dense bfloat16. So does d_input where 16 or
+    32 inputs side by side live together; where fewer do it runs dense.
+    """
+
+    name = "blocks-bf16"
+    layouts = ("unit", "grouped")
+
+    def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
+        if reasons := super().why_not(packed, conv, dtype, device):
+            return reasons
+        tile, shape, reasons = read_tile(packed.parts["tile"]), packed.shape, []
+        if tile[0] % 16 or tile[1] % 2:
+            reasons.append(f"its vectors are 16 outputs x 2 inputs; the tile has {tile[0]} x {tile[1]}")
+        if tile[2:] not in (shape[2:], (1, 1)):
+            reasons.append(f"a tile holds one tap or all; got {tile[2]}x{tile[3]} of {shape[2]}x{shape[3]}")
+        if conv.dilation != 1 or conv.groups != 1:
+            reasons.append(f"dilation and groups are 1; got {conv.dilation} and {conv.groups}")
+        if dtype != torch.bfloat16 or device.type != "cpu":
+            reasons.append(f"it computes in bfloat16 on a CPU; got {dtype} on {device.type}")
+        return reasons or _why_no_code()
+
+    def prepare(self, packed: Packed, conv: Conv) -> "Bf16Passes":
+        return Bf16Passes(packed, conv)
+
+
+def _why_no_code() -> list[str]:
+    library = native.library("blocks_bf16_conv")
+    if library is None:
+        return ["native code is off, or no compiler was found"]
+    return [] if library.campfire_blocks_bf16_built() else ["it needs AVX512-BF16, of the CPU and of the compiler"]
+
+
+class Bf16Passes(Prepared):
+    """The indices of one layer; offsets are made once for each size of its input."""
+
+    def __init__(self, packed: Packed, conv: Conv):
+        self.conv, self.tiles = conv, Tiles.of(packed)
+        self.pairs, self.columns = Pairs.of(self.tiles), Columns.of(self.tiles)
+        self.phases = Phases.of(conv, self.tiles.shape[2:])  # pyright: ignore[reportArgumentType]
+        self.value_shape = LAYOUTS[packed.layout].value_shape(packed)
+        order = packed.parts.get("order")
+        in_order = order is None or bool((order == torch.arange(len(order))).all())
+        self.order = None if in_order or order is None else order.contiguous()
+        self.back = None if self.order is None else self.order.argsort().to(torch.int32)
+        self._dense = Dense(packed, conv)
+        self._flat = self.tiles.shape[2:] == (1, 1) and conv.stride == 1 and conv.padding == 0
+        self._offsets: dict[tuple[int, int], Tensor] = {}
+        self._reads: dict[tuple[int, int, int], _Reads] = {}
+
+    def forward(
+        self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        if x.dtype != torch.bfloat16 or value.dtype != torch.bfloat16:
+            return self._dense.forward(x, value, bias, residual, relu)
+        (stride, padding), shape, threads = (self.conv.stride, self.conv.padding), self.tiles.shape, _threads()
+        x, y, pairs = _nhwc(x), _empty(self.conv.output(tuple(x.shape), shape), x), x.shape[1] // 2
+        padded = x.shape[3] + 2 * padding
+        pixel = pairs + APART if padding or (self._flat and pairs % 1024 == 0) else 0
+        if (key := (padded, pixel)) not in self._offsets:
+            self._offsets[key] = self.pairs.offsets(shape[3], padded, pixel or pairs)
+        at, weight = self._offsets[key], torch.empty(value.numel(), dtype=value.dtype)
+        _call("pairs", weight, value.contiguous(), self.pairs.source, len(at), self.tiles.tile[0], threads)
+        if bias is not None:
+            bias = (bias if self.order is None else bias[self.order]).float()
+        residual = None if residual is None else _nhwc(residual.to(x.dtype))
+        sizes = _sizes(x, y, tuple(y.shape[2:]), (1, 0, 0), (stride, padding, shape[2]))
+        _call("conv", sizes, x, self.pairs.start, at, weight, self.tiles.tile[0], None, self.back, bias, residual,
+              int(relu), y, padded, pixel, STRIP)  # fmt: skip
+        return y
+
+    def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
+        columns = self.columns
+        if dy.dtype != torch.bfloat16 or value.dtype != torch.bfloat16 or columns is None:
+            return self._dense.d_input(dy, value, size)
+        dy, value, dx, stride = _nhwc(dy), value.contiguous(), _empty(size, dy), self.conv.stride
+        low, high, pairs = self.phases.low, self.phases.high, dy.shape[1] // 2
+        for number, phase in enumerate(self.phases.phases):
+            rows, wide = (-(-(n - p) // stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
+            inside = rows <= dy.shape[2] and wide <= dy.shape[3]  # dy is read where it lies
+            direct = low == high == 0 and self.order is None and (self._flat or inside)
+            direct = direct and not (self._flat and pairs % 1024 == 0)
+            pixel = 0 if direct else pairs + APART
+            padded = dy.shape[3] if direct else wide + high - low
+            if (key := (number, padded, pixel)) not in self._reads:
+                self._reads[key] = self._read(number, padded, pixel or pairs)
+            reads, k, lanes = self._reads[key], self.tiles.tile[0], columns.lanes
+            weight = torch.empty(reads.source.numel() * k, dtype=value.dtype)
+            _call("turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
+            sizes = _sizes(dy, dx, (rows, wide), (stride, phase.h, phase.w), (1, -low, high - low + 1))
+            _call("conv", sizes, dy, reads.start, reads.at, weight, lanes, self.order, None, None, None, 0, dx, padded,
+                  pixel, STRIP)  # fmt: skip
+        return dx
+
+    def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        if dy.dtype != torch.bfloat16 or x.dtype != torch.bfloat16 or x.shape[1] % 16:
+            return self._dense.d_values(dy, x)
+        dy, x, pairs, many = _nhwc(dy), _nhwc(x), self.pairs, 1 if self.tiles.tile[1] % 4 else 2
+        gradient = torch.empty(self.value_shape, dtype=x.dtype)
+        k, c, r, s = self.tiles.shape
+        conv, batch = self.conv, max(32, BATCH // (k + c))
+        sizes = [x.shape[0], *x.shape[2:], c, k, r, s, conv.stride, conv.padding, *dy.shape[2:], _threads()]
+        _call("d_values", torch.tensor(sizes), x, pairs.start // many, pairs.channel[::many].contiguous(),
+              pairs.tap[::many].contiguous(), 2 * many, dy, self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
+        return gradient
+
+    def _read(self, number: int, row: int, pixel: int) -> "_Reads":
+        """What the pixels of a phase read of dy, in rows of ``row`` pixels."""
+        assert self.columns is not None
+        columns, low, half = self.columns, self.phases.low, self.tiles.tile[0] // 2
+        places = torch.full((self.tiles.shape[2] * self.tiles.shape[3],), -1)
+        for tap, down, right in self.phases.phases[number].taps:
+            places[tap] = ((down - low) * row + right - low) * pixel
+        reads = (places[columns.tap] >= 0).nonzero()[:, 0]
+        start = columns.start(reads, self.tiles.shape[1] // columns.lanes, half)
+        return _Reads(start, columns.offsets(reads, places, half), columns.source[reads].contiguous())
+
+
+@dataclass(frozen=True)
+class _Reads:
+    start: Tensor
+    at: Tensor
+    source: Tensor
+
+
+def _sizes(
+    x: Tensor, y: Tensor, part: tuple[int, ...], lattice: tuple[int, int, int], reach: tuple[int, int, int]
+) -> Tensor:
+    """struct Sizes of native/cpp/blocks_bf16_conv.cpp."""
+    n, c, high, wide = x.shape
+    return torch.tensor([n, high, wide, c, *y.shape[1:], *part, *lattice, *reach, _threads()])
+
+
+def _call(name: str, *arguments: Tensor | int | None) -> None:
+    library = native.library("blocks_bf16_d_values" if name == "d_values" else "blocks_bf16_conv")
+    assert library is not None, "why_not asks first"
+    getattr(library, f"campfire_blocks_bf16_{name}")(*map(_as_c, arguments))
+
+
+def _as_c(argument: Tensor | int | None) -> "ctypes.c_void_p | ctypes.c_int64":
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    return torch.empty(tuple(shape), dtype=like.dtype, memory_format=torch.channels_last)
