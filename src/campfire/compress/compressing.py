@@ -16,7 +16,6 @@ from campfire.kernels import KERNELS
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d, SparseLinear
 from campfire.nn.base import SparseLayer
-from campfire.nn.choosing import name_of
 from campfire.packed import LAYOUTS
 from campfire.packed.tile import largest_tile
 from campfire.pruner import Pruner
@@ -177,7 +176,7 @@ def _row(
         math.prod(layer.target.shape),
         layer.kept,
         layout=sparse.layout,
-        kernel=name_of(sparse._passes[sparse.value.dtype]),
+        kernel=str(sparse.choice()),
         before=after if before is None else before,
         after=after,
         indices=sum(b.numel() * b.element_size() for b in sparse.buffers()),

@@ -1,5 +1,6 @@
 """Kernel, the interface: three passes of a convolution from packed values, and reasons where it cannot serve."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -72,6 +73,10 @@ class Kernel(ABC):
         if packed.layout not in self.layouts:
             return [f"it reads {' and '.join(self.layouts)}, not {packed.layout}"]
         return []
+
+    def work(self, packed: Packed, conv: Conv) -> float:
+        """The fraction of the dense layer's arithmetic that it does: what the cost model reckons with."""
+        return packed.parts["value"].numel() / math.prod(packed.shape)
 
     @abstractmethod
     def prepare(self, packed: Packed, conv: Conv) -> Prepared:

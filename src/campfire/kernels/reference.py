@@ -1,9 +1,12 @@
 """reference: the dense library on the unpacked weight. Serves everything, and says what every other kernel must compute."""
 
+import functools
+
 import torch
 from torch import Tensor
 
 from campfire.kernels.base import Conv, Kernel, Prepared
+from campfire.kernels.formats import to_format
 from campfire.packed import LAYOUTS, Packed
 
 
@@ -21,37 +24,48 @@ class Dense(Prepared):
     """The weight is unpacked for each pass; the gradient of the values is gathered from the dense weight's."""
 
     def __init__(self, packed: Packed, conv: Conv):
-        layout = LAYOUTS[packed.layout]
-        self.shape, self.value_shape, self.conv = packed.shape, layout.value_shape(packed), conv
-        self.positions = layout.positions(packed)
+        self.shape, self.value_shape, self.conv = packed.shape, LAYOUTS[packed.layout].value_shape(packed), conv
+        self._indices = Packed(packed.layout, packed.shape, {k: v for k, v in packed.parts.items() if k != "value"})
+
+    @functools.cached_property
+    def positions(self) -> Tensor:
+        """Of the values in the weight; kept from the first use on, for finding them takes longer than unpacking."""
+        return LAYOUTS[self._indices.layout].positions(self._indices)
 
     def weight(self, value: Tensor) -> Tensor:
         """The dense weight [K, C, R, S]."""
         dense = value.new_zeros(self.shape)
-        dense.view(-1)[self.positions.to(value.device)] = value.detach().reshape(-1)
+        dense.view(-1).scatter_(0, self.positions, value.detach().reshape(-1))
         return dense
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
-        c = self.conv
+        c, x = self.conv, _plain(x)
         y = torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
         y = y if residual is None else y + residual
         return y.relu() if relu else y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
+        dy = _plain(dy)
         x = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=_format(dy))  # its size is read, no more
         return self._backward(dy, x, self.weight(value), [True, False, False])[0]
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        dy, x = _plain(dy), _plain(x)
         weight = torch.empty(self.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
         gradient = self._backward(dy, x, weight, [False, True, False])[1]
-        return gradient.reshape(-1)[self.positions.to(x.device)].view(self.value_shape)
+        return gradient.reshape(-1).index_select(0, self.positions).view(self.value_shape)
 
     def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         c = self.conv
         two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
         return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], c.groups, wanted)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """In a memory format that the library knows."""
+    return x if x.is_contiguous() else to_format(x, "nhwc")
 
 
 def _format(x: Tensor) -> torch.memory_format:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from campfire.errors import DoesNotFit
 from campfire.kernels import Conv
+from campfire.kernels.choice import Choice
 from campfire.kernels.ops import conv
 from campfire.mask import Mask
-from campfire.nn.choosing import name_of, passes_of, require_kernel
+from campfire.nn.choosing import choices_of, passes_of, require_choice, require_kernel
 from campfire.packed import LAYOUTS, Layout, Packed
 
 INDEX = "index_"  # before the names of index parts: "kernel" and "input" are names of other things
@@ -30,6 +31,7 @@ class SparseLayer(nn.Module):
         _require(packed, bias, type(self).__name__)
         require_kernel(packed, conv, kernel)
         self.layout, self.shape, self.conv, self.kernel = packed.layout, packed.shape, conv, kernel
+        self._assigned: dict[torch.dtype, Choice] = {}
         self._value_shape = tuple(packed.parts["value"].shape)
         for name in LAYOUTS[packed.layout].parts:
             self.register_buffer(INDEX + name, packed.parts[name], persistent=False)
@@ -39,7 +41,9 @@ class SparseLayer(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        self._passes = passes_of(self.packed, self.conv, self.kernel, self._value_shape)
+        packed = self.packed
+        self._choices = choices_of(packed, self.conv, self.kernel, self._assigned)
+        self._passes = passes_of(packed, self.conv, self._value_shape, self._choices)
 
     def _run(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """[N, C, H, W] -> [N, K, H', W'], plus a residual, then ReLU."""
@@ -91,8 +95,32 @@ class SparseLayer(nn.Module):
         return self.shape
 
     def extra_repr(self) -> str:
-        kernel = name_of(self._passes[self.value.dtype])
-        return f"density={self.density:.4g}, layout={self.layout}, kernel={kernel}"
+        return f"density={self.density:.4g}, layout={self.layout}, kernel={self.choice()}"
+
+    # --- the kernels that run it -------------------------------------------------------------------------------------
+
+    def assign(self, choice: Choice, dtype: torch.dtype | None = None) -> None:
+        """Let these kernels run it from now on, in ``dtype`` (that of its values, or one that autocast asks for).
+
+        Copies and pickles keep the choice; where it cannot serve, after ``.to`` another device, the dense library does.
+
+        Raises:
+            UnknownName: no such kernel or format.
+            DoesNotFit: a kernel cannot serve this layer, with every reason.
+        """
+        dtype = dtype or self.value.dtype
+        require_choice(self.packed, self.conv, choice, dtype)
+        self._assigned[dtype] = choice
+        self._prepare()
+
+    def choice(self, dtype: torch.dtype | None = None) -> Choice:
+        """The kernels that run it in a dtype."""
+        return self._choices[dtype or self.value.dtype]
+
+    def unassign(self) -> None:
+        """Back to the kernel it was made with."""
+        self._assigned.clear()
+        self._prepare()
 
     # --- moving, copying ---------------------------------------------------------------------------------------------
 

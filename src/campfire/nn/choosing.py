@@ -1,13 +1,16 @@
-"""Which kernel serves a sparse layer, for every dtype in which it may be asked to run."""
+"""Which kernels serve a sparse layer, pass by pass, for every dtype in which it may be asked to run."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from campfire.errors import DoesNotFit, UnknownName
-from campfire.kernels import KERNELS, Conv, Kernel, Prepared
+from campfire.kernels import KERNELS, Conv, Prepared
+from campfire.kernels.choice import Choice
+from campfire.kernels.dispatch import untimed
 from campfire.kernels.ops import Passes
 from campfire.packed import Packed
 
@@ -17,8 +20,7 @@ AUTOCAST = (torch.bfloat16, torch.float16)
 class OnFirstUse(Prepared):
     """A kernel that is prepared when it first runs: of the kernels of all dtypes most are never needed."""
 
-    def __init__(self, name: str, prepare: Callable[[], Prepared]):
-        self.name = name
+    def __init__(self, prepare: Callable[[], Prepared]):
         self._prepare: Callable[[], Prepared] | None = prepare
         self._prepared: Prepared | None = None
 
@@ -40,23 +42,34 @@ class OnFirstUse(Prepared):
         return self._ready().d_values(dy, x)
 
 
-def passes_of(packed: Packed, conv: Conv, kernel: str, value_shape: tuple[int, ...]) -> dict[torch.dtype, Passes]:
-    """The passes by the dtype they run in: that of the values, and those that autocast may choose."""
-    value = packed.parts["value"]
-    served: dict[str, Passes] = {}
-    found: dict[torch.dtype, Passes] = {}
+def choices_of(
+    packed: Packed, conv: Conv, kernel: str, assigned: Mapping[torch.dtype, Choice]
+) -> dict[torch.dtype, Choice]:
+    """The choice for the dtype of the values, and for those that autocast may ask for.
+
+    The assigned one where it can serve, else the kernel asked for, else what the cost model says; dense where it cannot.
+    """
+    value, found = packed.parts["value"], {}
     for dtype in dict.fromkeys((value.dtype, *AUTOCAST)):
-        chosen = _first(kernel, packed, conv, dtype, value.device)
-        if chosen.name not in served:
-            ready = OnFirstUse(chosen.name, partial(chosen.prepare, packed, conv))
-            served[chosen.name] = Passes(packed.shape, conv, value_shape, ready, chosen.format)
-        found[dtype] = served[chosen.name]
+        choice = assigned.get(dtype) or (untimed(packed, conv, dtype) if kernel == "auto" else Choice.of(kernel))
+        found[dtype] = Choice() if choice.why_not(packed, conv, dtype, value.device) else choice
     return found
 
 
-def name_of(passes: Passes) -> str:
-    """The kernel of the forward pass."""
-    return passes.forward.name if isinstance(passes.forward, OnFirstUse) else type(passes.forward).__name__
+def passes_of(
+    packed: Packed, conv: Conv, value_shape: tuple[int, ...], choices: Mapping[torch.dtype, Choice]
+) -> dict[torch.dtype, Passes]:
+    """The passes of every choice; a kernel is prepared once, whatever dtypes and passes it serves."""
+
+    @functools.cache
+    def ready(kernel: str) -> OnFirstUse:
+        return OnFirstUse(partial(KERNELS[kernel].prepare, packed, conv))
+
+    def passes(choice: Choice) -> Passes:
+        forward, d_input, d_values = map(ready, choice.kernels)
+        return Passes(packed.shape, conv, value_shape, forward, choice.format, d_input, d_values)
+
+    return {dtype: passes(choice) for dtype, choice in choices.items()}
 
 
 def require_kernel(packed: Packed, conv: Conv, kernel: str) -> None:
@@ -65,12 +78,11 @@ def require_kernel(packed: Packed, conv: Conv, kernel: str) -> None:
         return
     if kernel not in KERNELS:
         raise UnknownName("kernel", kernel, ["auto", *KERNELS])
-    value = packed.parts["value"]
-    if reasons := KERNELS[kernel].why_not(packed, conv, value.dtype, value.device):
-        raise DoesNotFit(f"kernel {kernel!r}", f"a weight of shape {packed.shape} in {packed.layout!r}", reasons)
+    require_choice(packed, conv, Choice.of(kernel), packed.parts["value"].dtype)
 
 
-def _first(kernel: str, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> Kernel:
-    """The kernel asked for, or the most special that serves; the reference where none does."""
-    asked = [k for k in reversed(KERNELS.values()) if k.name == kernel or (kernel == "auto" and k.name != "reference")]
-    return next((k for k in asked if not k.why_not(packed, conv, dtype, device)), KERNELS["reference"])
+def require_choice(packed: Packed, conv: Conv, choice: Choice, dtype: torch.dtype) -> None:
+    """The same for a choice: every kernel of it must serve."""
+    if reasons := choice.why_not(packed, conv, dtype, packed.parts["value"].device):
+        what = f"kernel {choice.forward!r}" if choice == Choice.of(choice.forward) else f"the choice {choice}"
+        raise DoesNotFit(what, f"a weight of shape {packed.shape} in {packed.layout!r}", reasons)

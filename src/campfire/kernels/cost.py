@@ -1,0 +1,106 @@
+"""The cost model: what kernels gain by arithmetic and bytes alone, without running anything; the same on every run.
+
+A pass takes flops / speed + bytes / bandwidth, with all of the weights for the dense library and the living ones for a
+kernel. A kernel computes at ``rho`` times the library's speed and moves its activations ``moves`` times.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from campfire.kernels.base import KERNELS
+from campfire.kernels.choice import PASSES
+from campfire.kernels.times import Case, Size, Times
+from campfire.packed.tile import read_tile
+
+SPEED = 278e9  # flop/s of a core: dense float32 on AMD Zen 5 with AVX-512
+BANDWIDTH = SPEED / 8  # bytes/s of a core: what fits the dense times of `campfire bench kernels` in BENCHMARKS.md best
+CONVERTING = 5e9  # bytes a core reads and writes in a second while it changes a memory format: 6.4 MB in 1.3 ms on two
+UNPACKING = 1.4e9  # weights a core puts in their places in a second: 708k into 2.36M in 0.5 ms on two
+
+
+class Pace(NamedTuple):
+    """Of one kernel in one pass: its arithmetic's speed over the library's, and how often activations move."""
+
+    rho: float
+    moves: float
+
+
+Paces = tuple[Pace, Pace, Pace]  # in the order of PASSES
+
+# Least squares over the 32 x 4 table of BENCHMARKS.md: 1x1 layers to 12-16 %, others to 4-10 %.
+POINTWISE: dict[str, Paces] = {"blocks": (Pace(1.1, 1.5), Pace(0.7, 2.0), Pace(0.8, 1.0))}
+SPATIAL: dict[str, Paces] = {"blocks": (Pace(0.85, 0.5), Pace(0.75, 1.5), Pace(0.85, 1.25))}
+UNKNOWN: Paces = (Pace(0.5, 1.0), Pace(0.5, 1.0), Pace(0.5, 1.0))  # of a kernel that nobody measured
+# Geometric means of that table beside those of 32 x 4 tiles: other tiles, and outputs out of order.
+NARROW = (0.81, 0.88, 0.79)  # 16 outputs
+THIN = (1.0, 0.77, 0.97)  # one input
+ORDERED = (0.78, 0.78, 0.85)
+
+
+def estimate(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) -> Times:
+    """Times by the model.
+
+    >>> from campfire.kernels import Conv
+    >>> from campfire.mask import Mask
+    >>> from campfire.packed import pack
+    >>> keep = (torch.arange(64) % 4 == 0).expand(64, 64).contiguous()[:, :, None, None]
+    >>> packed = pack(torch.ones(64, 64, 1, 1), Mask(keep), "unit", tile=(32, 1, 1, 1))
+    >>> round(estimate(Case(packed, Conv(), (16, 64, 28, 28), torch.float32), ["blocks"]).ratios["d_values"]["blocks"], 1)
+    1.8
+    """
+    threads = torch.get_num_threads()
+    dense = _arithmetic(case) / SPEED + (_moved(case) + _weights(case)) / BANDWIDTH
+    found = Times()
+    for name in passes:
+        found.dense[name] = 1e3 * dense / threads
+        found.ratios[name] = {kernel: dense / _seconds(case, kernel, name) for kernel in kernels}
+    return found
+
+
+def converting(size: Size, dtype: torch.dtype) -> float:
+    """Milliseconds to convert activations of a size into another memory format: read and written once."""
+    return 1e3 * 2 * math.prod(size) * dtype.itemsize / CONVERTING / torch.get_num_threads()
+
+
+def _seconds(case: Case, kernel: str, name: str) -> float:
+    """Of one core."""
+    if kernel == "reference":
+        dense = _arithmetic(case) / SPEED + (_moved(case) + _weights(case)) / BANDWIDTH
+        return dense + case.packed.parts["value"].numel() / UNPACKING
+    share = KERNELS[kernel].work(case.packed, case.conv)
+    pace = pace_of(case, kernel, name)
+    return (
+        _arithmetic(case) * share / (pace.rho * SPEED)
+        + (pace.moves * _moved(case) + share * _weights(case)) / BANDWIDTH
+    )
+
+
+def pace_of(case: Case, kernel: str, name: str) -> Pace:
+    """What was measured of a kernel on layers like this one."""
+    table = POINTWISE if tuple(case.packed.shape[2:]) == (1, 1) else SPATIAL
+    place = PASSES.index(name)
+    pace = table.get(kernel, UNKNOWN)[place]
+    if kernel == "blocks":
+        outputs, inputs, *_ = read_tile(case.packed.parts["tile"])
+        factor = (NARROW[place] if outputs % 32 else 1.0) * (THIN[place] if inputs == 1 else 1.0)
+        factor *= ORDERED[place] if case.packed.layout == "grouped" else 1.0
+        pace = Pace(pace.rho * factor, pace.moves)
+    return pace
+
+
+def _arithmetic(case: Case) -> float:
+    """Flops of the dense layer."""
+    return 2.0 * math.prod(case.packed.shape[1:]) * math.prod(case.output)
+
+
+def _moved(case: Case) -> float:
+    """Bytes of input and output."""
+    return case.dtype.itemsize * float(math.prod(case.size) + math.prod(case.output))
+
+
+def _weights(case: Case) -> float:
+    """Bytes of the dense weight."""
+    return case.dtype.itemsize * float(math.prod(case.packed.shape))

@@ -1,0 +1,144 @@
+"""One-shot timing of a layer: every kernel and the dense library take turns on random tensors, pass by pass."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from campfire.kernels import timings
+from campfire.kernels.base import KERNELS, Prepared
+from campfire.kernels.choice import PASSES
+from campfire.kernels.formats import to_format
+from campfire.kernels.interleaving import interleaved, ratio
+from campfire.kernels.reference import Dense
+from campfire.kernels.times import Case, Size, Times
+from campfire.native.building import CPP
+from campfire.native.flavours import flavour, this_cpu
+from campfire.packed.tile import read_tile
+
+Run = Callable[[], object]
+FEW, MANY, SHORT = 5, 15, 2.0  # rounds; and up to how many milliseconds a round is cheap enough for many
+WARM = 2  # rounds that count for nothing: fresh memory and idle cores are slow
+
+
+def measure(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) -> Times:
+    """Times by the clock; of a layer like one that was timed on this machine before, those kept of it."""
+    key, found, new = key_of(case), Times(), {}
+    missing = [name for name in passes if not _has(timings.find(f"{key} {name}"), kernels)]
+    if missing:
+        runs = _runs(case, kernels)
+        new = {f"{key} {name}": _time({k: r[name] for k, r in runs.items()}) for name in missing}
+        timings.keep(new)
+    for name in passes:
+        entry = timings.find(f"{key} {name}")
+        assert entry is not None
+        found.dense[name], found.ratios[name] = entry["dense"], {k: entry["ratios"][k] for k in kernels}
+    return found
+
+
+def converting(size: Size, dtype: torch.dtype) -> float:
+    """Milliseconds to convert activations of a size from one memory format to another."""
+    key = f"converting {_sizes(size)} {dtype} {_setting()}"
+    if (entry := timings.find(key)) is None:
+        x = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
+        lanes, plain = to_format(x, "chwn"), to_format(x, "nhwc")
+        runs: dict[str, Run] = {"dense": lambda: to_format(lanes, "nhwc"), "back": lambda: to_format(plain, "chwn")}
+        entry = _time(runs)
+        timings.keep({key: entry})
+    return entry["dense"] * (1 + 1 / entry["ratios"]["back"]) / 2
+
+
+def key_of(case: Case) -> str:
+    """What decides how fast a layer is; density and what a kernel does of the dense work in steps of 5 %."""
+    packed, conv = case.packed, case.conv
+    tile = packed.parts.get("tile")
+    shares = {name: KERNELS[name].work(packed, conv) for name in KERNELS if not _why_not(case, name)}
+    return " ".join(
+        [
+            *(_sizes(packed.shape), f"{conv.stride}/{conv.padding}/{conv.dilation}/{conv.groups}", _sizes(case.size)),
+            *(packed.layout, "" if tile is None else _sizes(read_tile(tile)), str(case.dtype), case.device.type),
+            *(f"{name}:{round(20 * share) * 5}" for name, share in shares.items()),
+            _setting(),
+        ]
+    )
+
+
+def _has(entry: timings.Entry | None, kernels: Sequence[str]) -> bool:
+    return entry is not None and set(kernels) <= set(entry["ratios"])
+
+
+def _why_not(case: Case, kernel: str) -> list[str]:
+    return KERNELS[kernel].why_not(case.packed, case.conv, case.dtype, case.device)
+
+
+def _setting() -> str:
+    """Machine, instructions, threads and versions."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{this_cpu().name} {capability} {flavour().name} {torch.get_num_threads()} {torch.__version__} {_sources()}"
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of what kernels are made of."""
+    digest = hashlib.sha256()
+    for file in sorted([*CPP.iterdir(), *Path(__file__).parent.glob("*.py")]):
+        if file.is_file():
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _time(runs: dict[str, Run]) -> timings.Entry:
+    """Median milliseconds of ``dense``, and the median over rounds of its time over that of each other run."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        first = interleaved(runs, WARM)
+        cheap = sum(times[-1] for times in first.values()) < SHORT
+        times = interleaved(runs, MANY if cheap else FEW)
+    ordered = sorted(times["dense"])
+    return {"dense": ordered[len(ordered) // 2], "ratios": {k: ratio(times, "dense", k) for k in runs if k != "dense"}}
+
+
+def _runs(case: Case, kernels: Sequence[str]) -> dict[str, dict[str, Run]]:
+    """The three passes of the dense library and of each kernel, on tensors in the format each of them takes."""
+    generator = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(size, generator=generator).to(case.device, case.dtype) for size in (case.size, case.output))
+    value = case.packed.parts["value"].to(case.dtype)
+    library = _Library(case, value)
+    found = {"dense": _passes(library, to_format(x, "nhwc"), to_format(dy, "nhwc"), value)}
+    for name in kernels:
+        kernel = KERNELS[name]
+        ours, back = to_format(x, kernel.format), to_format(dy, kernel.format)
+        found[name] = _passes(kernel.prepare(case.packed, case.conv), ours, back, value)
+    return found
+
+
+def _passes(prepared: Prepared, x: Tensor, dy: Tensor, value: Tensor) -> dict[str, Run]:
+    def waiting(run: Run) -> Run:
+        return run if x.device.type != "cuda" else lambda: (run(), torch.cuda.synchronize())
+
+    size = tuple(x.shape)
+    return {
+        "forward": waiting(lambda: prepared.forward(x, value, None)),
+        "d_input": waiting(lambda: prepared.d_input(dy, value, size)),
+        "d_values": waiting(lambda: prepared.d_values(dy, x)),
+    }
+
+
+class _Library(Dense):
+    """The dense library as a dense layer calls it: nothing is unpacked, and no values are picked out."""
+
+    def __init__(self, case: Case, value: Tensor):
+        super().__init__(case.packed, case.conv)
+        self._weight = super().weight(value).contiguous(memory_format=torch.channels_last)
+
+    def weight(self, value: Tensor) -> Tensor:
+        return self._weight
+
+    def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
+        return self._backward(dy, x, self._weight, [False, True, False])[1]
