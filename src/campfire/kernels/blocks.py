@@ -14,6 +14,7 @@ from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
 STRIP = 65536  # floats of padded input or gradient that a thread works on at a time: a quarter of a second cache
+CACHE = 196608  # floats of gradients, turned over, that a thread works on at a time: three quarters of a second cache
 APART = 16  # floats between the pixels of a copy: powers of two would share a few sets of the first cache
 BATCH = 512  # most pixels that the gradient of the values sums up before it looks at other weights
 
@@ -62,7 +63,10 @@ class BlockPasses(Prepared):
         in_order = order is None or bool((order == torch.arange(len(order))).all())
         self.order = None if in_order or order is None else order.contiguous()
         self._dense = Dense(packed, conv)
-        self._flat = self.tiles.shape[2:] == (1, 1) and conv.stride == 1 and conv.padding == 0
+        self._pointwise = self.tiles.shape[2:] == (1, 1) and conv.padding == 0
+        self._flat = self._pointwise and conv.stride == 1
+        self._rows = (self.sets.group * self.tiles.tile[0]).to(torch.int32)
+        self._place = None if self.order is None else self.order.argsort().to(torch.int32)
         self._offsets: dict[tuple[int, int], Tensor] = {}
 
     def forward(
@@ -85,15 +89,15 @@ class BlockPasses(Prepared):
         if dy.dtype != torch.float32 or value.dtype != torch.float32:
             return self._dense.d_input(dy, value, size)
         dy, value, dx = _nhwc(dy), value.contiguous(), _empty(size, dy)
+        if self._pointwise:
+            _call("d_input_1x1", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
+                  self._rows, self.sets.channel, self.sets.source, self._place, dx, CACHE)  # fmt: skip
+            return dx
         for phase in self.phases.phases:
             low, high = self.phases.low, self.phases.high
-            rows, columns = (-(-(n - p) // self.conv.stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
-            inside = rows <= dy.shape[2] and columns <= dy.shape[3]  # dy is read where it lies
-            direct = low == high == 0 and self.order is None and (self._flat or inside)
-            direct = direct and not (self._flat and dy.shape[1] % 512 == 0)
-            pixel = 0 if direct else dy.shape[1] + APART
-            row = dy.shape[3] if direct else columns + high - low
-            at, taps, places, sources = self._reads(phase.taps, row, pixel or dy.shape[1])
+            columns = -(-(size[3] - phase.w) // self.conv.stride)
+            pixel = dy.shape[1] + APART
+            at, taps, places, sources = self._reads(phase.taps, columns + high - low, pixel)
             _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
                   at, self.sets.channel, self.sets.source, int(self.sets.neighbours), taps, places, sources,
                   self.order, dx, phase.h, phase.w, low, high, pixel, STRIP)  # fmt: skip

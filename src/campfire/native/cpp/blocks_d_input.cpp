@@ -217,20 +217,16 @@ void all(const Args& a, const Runs& runs, int64_t length, const std::vector<Chun
 
 // One call serves the input pixels (h, w) with h % stride == phase_h and w % stride == phase_w: for them the gradient is again
 // a convolution of stride 1, with the taps that reach them. Output rows and columns from i + lo to i + hi reach input
-// i * stride + phase. `sets`: channels that read the same rows of dy through the same taps.
+// i * stride + phase. `sets`: channels that read the same rows of dy through the same taps. `pixel`: floats from pixel to pixel
+// of a padded copy of dy.
 extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, const float* value, int64_t k, int64_t sets,
                                         const int32_t* start, const int32_t* at, const int32_t* channel,
                                         const int32_t* source, int64_t neighbours, int64_t taps, const int32_t* tap_at,
                                         const int32_t* tap_source, const int32_t* order, float* dx, int64_t phase_h,
                                         int64_t phase_w, int64_t lo, int64_t hi, int64_t pixel, int64_t strip) {
     const Conv c = *(const Conv*)sizes;
-    const bool flat = c.flat();
-    const int64_t hs = flat ? 1 : (c.H - phase_h + c.stride - 1) / c.stride;  // input rows and columns of this phase
-    const int64_t ws = flat ? c.N * c.H * c.Wd : (c.Wd - phase_w + c.stride - 1) / c.stride;
-    const int64_t images = flat ? 1 : c.N;
-    const bool direct = pixel == 0;  // dy is read where it lies, without padding
-    if (direct) pixel = c.K;
-    const int64_t padded = flat ? ws : direct ? c.Wo : ws + hi - lo;
+    const int64_t hs = (c.H - phase_h + c.stride - 1) / c.stride;  // input rows and columns of this phase
+    const int64_t ws = (c.Wd - phase_w + c.stride - 1) / c.stride, padded = ws + hi - lo;
     const auto chunks = taps ? chunks_of(start, at, sets, taps, k) : std::vector<Chunk>();
     const bool past = c.C % 16 == 0 && (uintptr_t)dx % 64 == 0 && c.N * c.H * c.Wd * c.C > LARGE;
     float* weight = scratch(1, start[sets] * 4 * taps * k);
@@ -238,30 +234,20 @@ extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, c
 #pragma omp parallel for schedule(static) num_threads((int)c.threads)
     for (size_t i = 0; i < chunks.size(); i++)
         reorder(weight + chunks[i].weight, chunks[i], value, source, tap_source, taps, k);
-    const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min(hs, strip / (padded * pixel)));
-    const int64_t across = flat ? std::max<int64_t>(14, strip / pixel / 14 * 14) : ws;
-    const int64_t cuts = (ws + across - 1) / across, strips = (hs + rows - 1) / rows;
+    const int64_t rows = std::max<int64_t>(2, std::min(hs, strip / (padded * pixel))), strips = (hs + rows - 1) / rows;
+    const int64_t length = run_length(ws, LONGEST), left = ws % length;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
-    for (int64_t item = 0; item < images * strips * cuts; item++) {
-        const int64_t n = item / (strips * cuts), i0 = item / cuts % strips * rows, p0 = item % cuts * across;
-        const int64_t i1 = std::min(hs, i0 + rows), wide = std::min(across, ws - p0);
-        const int64_t length = run_length(wide, LONGEST), left = wide % length;
-        const float* image = dy + n * c.Ho * c.Wo * c.K;
-        const float* base = image + i0 * c.Wo * c.K;
-        int64_t shift = p0;
-        if (!direct) {
-            float* packed = scratch(0, (rows + hi - lo) * (flat ? wide : padded) * pixel);
-            if (flat) pack_rows(packed, dy + p0 * c.K, 1, wide, c.K, 0, 1, 0, wide, pixel, order), shift = 0;
-            else pack_rows(packed, image, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order);
-            base = packed;
-        }
+    for (int64_t item = 0; item < c.N * strips; item++) {
+        const int64_t n = item / strips, i0 = item % strips * rows, i1 = std::min(hs, i0 + rows);
+        float* packed = scratch(0, (rows + hi - lo) * padded * pixel);
+        pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order);
         static thread_local Runs full, rest;
         full.clear(), rest.clear();
         for (int64_t i = i0; i < i1; i++) {
-            const float* from = base + (i - i0) * padded * pixel;
+            const float* from = packed + (i - i0) * padded * pixel;
             float* to = dx + ((n * c.H + i * c.stride + phase_h) * c.Wd + phase_w) * c.C;
-            for (int64_t p = 0; p + length <= wide; p += length) full.add(from + (shift + p) * pixel, to + (p0 + p) * a.xs);
-            if (left) rest.add(from + (shift + wide - left) * pixel, to + (p0 + wide - left) * a.xs);
+            for (int64_t p = 0; p + length <= ws; p += length) full.add(from + p * pixel, to + p * a.xs);
+            if (left) rest.add(from + (ws - left) * pixel, to + (ws - left) * a.xs);
         }
         all(a, full, length, chunks, c.C, past);
         all(a, rest, left, chunks, c.C, past);

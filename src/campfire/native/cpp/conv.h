@@ -53,7 +53,7 @@ static inline const float& pixel(const float* first, int p, int64_t c1, int64_t 
     }
 }
 
-constexpr int64_t LARGE = 4 << 20;  // floats: more than the caches keep
+constexpr int64_t LARGE = 1 << 20;  // floats: more than a second cache keeps
 
 // Runs of at most `most` pixels, cut evenly: 8 pixels are 4 + 4 and not 7 + 1.
 static inline int64_t run_length(int64_t pixels, int64_t most) {

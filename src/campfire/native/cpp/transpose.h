@@ -14,8 +14,9 @@ static inline void turn_edge(const float* from, int64_t from_row, float* to, int
 typedef float V16 __attribute__((vector_size(64)));
 typedef float V16U __attribute__((vector_size(64), aligned(4), may_alias));
 
-template <class Row>  // row(i): where row i begins
-static inline void turn16(Row row, float* to, int64_t to_row) {
+// row(i): where row i begins; to(j): where column j goes; PAST: past the caches.
+template <bool PAST = false, class Row, class To>
+static inline void turn16(Row row, To to) {
     V16 a[16], b[16];
     UNROLL for (int i = 0; i < 16; i++) a[i] = *(const V16U*)row(i);
     UNROLL for (int i = 0; i < 16; i += 2) {
@@ -34,19 +35,27 @@ static inline void turn16(Row row, float* to, int64_t to_row) {
             b[i + j] = __builtin_shufflevector(p, q, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
             b[i + 4 + j] = __builtin_shufflevector(p, q, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
         }
+    auto put = [&](int j, V16 v) { PAST ? stream(to(j), v) : store(to(j), v); };
     UNROLL for (int j = 0; j < 8; j++) {
         V16 p = b[j], q = b[8 + j];
-        *(V16U*)(to + j * to_row) = __builtin_shufflevector(p, q, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-        *(V16U*)(to + (8 + j) * to_row) = __builtin_shufflevector(p, q, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+        put(j, __builtin_shufflevector(p, q, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23));
+        put(8 + j, __builtin_shufflevector(p, q, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
     }
 }
 #else
-template <class Row>
-static inline void turn16(Row row, float* to, int64_t to_row) {
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) to[j * to_row + i] = row(i)[j];
+template <bool PAST = false, class Row, class To>
+static inline void turn16(Row row, To to) {
+    for (int j = 0; j < 16; j++) {
+        float* t = to(j);
+        for (int i = 0; i < 16; i++) t[i] = row(i)[j];
+    }
 }
 #endif
+
+template <class Row>
+static inline void turn16(Row row, float* to, int64_t to_row) {
+    turn16(row, [=](int j) { return to + j * to_row; });
+}
 
 // to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns.
 static inline void turn(const float* from, int64_t from_row, float* to, int64_t to_row, int64_t rows, int64_t columns) {
