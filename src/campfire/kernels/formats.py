@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from campfire.kernels.lanes_native import available, call
+
 FORMATS = ("nhwc", "chwn")
 
 
@@ -29,6 +31,11 @@ def to_format(x: Tensor, name: str) -> Tensor:
     """The same numbers in a format; x itself where it has it already."""
     if is_format(x, name):
         return x
+    if _native(x):
+        if name == "chwn":
+            return _taken(x)
+        if is_format(x, "chwn"):
+            return _given(x, name)
     if name == "nhwc":
         return x.contiguous(memory_format=torch.channels_last)
     return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
@@ -40,3 +47,28 @@ def empty(shape: Sequence[int], like: Tensor, name: str) -> Tensor:
     if name == "nhwc":
         return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
     return like.new_empty((c, h, w, n)).permute(3, 0, 1, 2)
+
+
+def _native(x: Tensor) -> bool:
+    """Whether native code may turn it: real memory, and nothing that autograd would have to see."""
+    plain = type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 4
+    seen = x.requires_grad and torch.is_grad_enabled()
+    return plain and not seen and x.numel() > 0 and available()
+
+
+def _taken(x: Tensor) -> Tensor:
+    """In chwn, from NCHW or NHWC."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    x = x if last else x.contiguous()
+    n, c, h, w = x.shape
+    y = empty(x.shape, x, "chwn")
+    call("lanes_layers", "take", x, n, c, h * w, int(last), y)
+    return y
+
+
+def _given(x: Tensor, name: str) -> Tensor:
+    """From chwn."""
+    n, c, h, w = x.shape
+    y = empty(x.shape, x, name)
+    call("lanes_layers", "give", x, n, c, h * w, int(name == "nhwc"), y)
+    return y

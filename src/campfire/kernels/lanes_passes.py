@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from campfire import native
 from campfire.kernels.formats import empty
 from campfire.kernels.lanes_index import Index, Side
+from campfire.kernels.lanes_native import call
 
 
 def forward(
@@ -22,7 +22,7 @@ def forward(
     """y [N, K, outH, outW] of x [N, C, H, W]; then plus bias [K] and residual, then ReLU."""
     geometry = index.geometry
     y = empty((geometry.images, geometry.outputs, *geometry.out_size), x, "chwn")
-    _call("forward", index.forward, x, *_list(index.forward), value, bias, residual, ctypes.c_int32(relu), y)
+    _call("forward", index.forward, x, *_list(index.forward), value, bias, residual, int(relu), y)
     return y
 
 
@@ -44,7 +44,7 @@ def d_values(x: Tensor, d_y: Tensor, index: Index) -> Tensor:
 
 def width() -> int:
     """Lanes of a register of the flavour that is loaded."""
-    return _library().campfire_lanes_width()
+    return call("lanes", "width")
 
 
 def _list(side: Side) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,12 +52,5 @@ def _list(side: Side) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _call(name: str, side: Side, *arguments: Any) -> None:
-    pointers = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, Tensor) else a for a in arguments]
-    failed = getattr(_library(), f"campfire_lanes_{name}")(ctypes.byref(side.walk), *pointers)
+    failed = call("lanes", name, ctypes.byref(side.walk), *arguments)
     assert not failed, "no such register tile"
-
-
-def _library() -> ctypes.CDLL:
-    library = native.library("lanes")
-    assert library is not None, "why_not asks first"
-    return library

@@ -1,98 +1,68 @@
-// Between the library's layouts and the batch-lane layout: 16 x 16 transposes of images against pixels or channels.
+// Between the library's memory formats and [channel][row][column][image]: 16 x 16 transposes.
 #pragma once
 
-#include "lanes_strip.h"
+#include <cstring>
 
-#if defined(__AVX512F__)
-typedef int Lanes __attribute__((vector_size(64)));
+#include "transpose.h"
 
-// One step of a transpose: rows i and i + BIT exchange their off-diagonal halves of 2 BIT columns.
-template <int BIT>
-static inline void exchange(Vec (&v)[16]) {
-  Lanes upper, lower;
-  for (int j = 0; j < 16; j++) {
-    upper[j] = j & BIT ? 16 + (j ^ BIT) : j;
-    lower[j] = j & BIT ? 16 + j : j ^ BIT;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++)
-    if (!(i & BIT)) {
-      const Vec a = v[i], b = v[i | BIT];
-      v[i] = __builtin_shuffle(a, b, upper);
-      v[i | BIT] = __builtin_shuffle(a, b, lower);
-    }
-}
-
-static inline void transpose16(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
-  Vec v[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) v[i] = load(from + i * from_pitch);
-  exchange<1>(v), exchange<2>(v), exchange<4>(v), exchange<8>(v);
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) store(to + i * to_pitch, v[i]);
-}
-#else
-static inline void transpose16(const float* from, int64_t from_pitch, float* to, int64_t to_pitch) {
-  for (int j = 0; j < 16; j++)
-    for (int i = 0; i < 16; i++) to[j * to_pitch + i] = from[i * from_pitch + j];
-}
-#endif
-
-// to[j][i] = from[i][j] for i < rows <= 16, j < cols <= 16.
-static inline void transpose(const float* from, int64_t from_pitch, float* to, int64_t to_pitch, int rows, int cols) {
-  if (rows == 16 && cols == 16) return transpose16(from, from_pitch, to, to_pitch);
-  for (int j = 0; j < cols; j++)
-    for (int i = 0; i < rows; i++) to[j * to_pitch + i] = from[i * from_pitch + j];
-}
-
-// A tensor [images, channels, pixels] of the library: strides in floats, that of pixels or that of channels is 1.
+// A tensor [images, channels, pixels] in one of the library's formats, channels or pixels running fastest.
 struct Plain {
   int32_t images, channels, pixels;
-  int64_t image, channel, pixel;
-  bool by_pixel() const { return pixel == 1; }
+  int64_t plane() const { return (int64_t)pixels * images; }
+  // Where, with channels running fastest, the channels of float i of a plane [pixel][image] begin.
+  int64_t channels_at(int64_t i) const { return (i % images * pixels + i / images) * channels; }
 };
 
-// Visits 16 x 16 tiles: f(batch, channel, pixel, tile's images, channels or pixels in it).
+constexpr int64_t PART = 1024;  // floats of each of 16 planes that one task turns
+
+// f(channel, how many, from, until) for tasks of up to 16 channels and PART floats of their planes.
 template <typename F>
-static inline void tiles(const Plain& t, F f) {
-  const int batches = ceil_div(t.images, LANES);
-  const int inner = t.by_pixel() ? t.pixels : t.channels, parts = ceil_div(inner, 16);
-  const int outer = t.by_pixel() ? t.channels : t.pixels;
-#pragma omp parallel for collapse(2) schedule(static)
-  for (int b = 0; b < batches; b++)
-    for (int i = 0; i < (t.by_pixel() ? outer : parts); i++) {
-      const int images = least(LANES, t.images - b * LANES);
-      const int steps = t.by_pixel() ? parts : outer;
-      for (int j = 0; j < steps; j++) {
-        const int part = (t.by_pixel() ? j : i) * 16, size = least(16, inner - part);
-        if (t.by_pixel())
-          f(b, i, part, images, size);
-        else
-          f(b, part, j, images, size);
-      }
+static inline void tasks(const Plain& t, F f) {
+  const int64_t groups = (t.channels + 15) / 16, parts = (t.plane() + PART - 1) / PART;
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < groups * parts; i++) {
+    const int64_t channel = i / parts * 16, from = i % parts * PART;
+    f(channel, channel + 16 < t.channels ? 16 : t.channels - channel, from, from + PART < t.plane() ? from + PART : t.plane());
+  }
+}
+
+
+static inline void from_channels_last(const Plain& t, const float* from, float* to) {
+  tasks(t, [&](int64_t channel, int64_t n, int64_t first, int64_t until) {
+    for (int64_t i = first; i < until; i += 16) {
+      float* target = to + channel * t.plane() + i;
+      if (n == 16 && i + 16 <= until)
+        turn16([&](int r) { return from + t.channels_at(i + r) + channel; }, target, t.plane());
+      else
+        for (int64_t j = i; j < (i + 16 < until ? i + 16 : until); j++)
+          for (int64_t c = 0; c < n; c++) target[c * t.plane() + j - i] = from[t.channels_at(j) + channel + c];
     }
-}
-
-static inline int64_t lane_at(const Plain& t, int batch, int channel, int pixel) {
-  return (((int64_t)batch * t.channels + channel) * t.pixels + pixel) * LANES;
-}
-static inline int64_t plain_at(const Plain& t, int batch, int channel, int pixel) {
-  return (int64_t)batch * LANES * t.image + channel * t.channel + pixel * t.pixel;
-}
-
-static inline void to_lanes(const Plain& t, const float* from, float* to) {
-  const int64_t line = t.by_pixel() ? LANES : (int64_t)t.pixels * LANES;
-  tiles(t, [&](int batch, int channel, int pixel, int images, int size) {
-    float* lines = to + lane_at(t, batch, channel, pixel);
-    if (images < LANES)
-      for (int j = 0; j < size; j++) zero_lines(lines + j * line, 1);
-    transpose(from + plain_at(t, batch, channel, pixel), t.image, lines, line, images, size);
   });
 }
 
-static inline void from_lanes(const Plain& t, const float* from, float* to) {
-  const int64_t line = t.by_pixel() ? LANES : (int64_t)t.pixels * LANES;
-  tiles(t, [&](int batch, int channel, int pixel, int images, int size) {
-    transpose(from + lane_at(t, batch, channel, pixel), line, to + plain_at(t, batch, channel, pixel), t.image, size, images);
+static inline void to_channels_last(const Plain& t, const float* from, float* to) {
+  tasks(t, [&](int64_t channel, int64_t n, int64_t first, int64_t until) {
+    alignas(64) float square[16 * 16];
+    for (int64_t i = first; i < until; i += 16) {
+      const int64_t lines = i + 16 < until ? 16 : until - i;
+      const float* source = from + channel * t.plane() + i;
+      if (n == 16 && lines == 16)
+        turn16([&](int r) { return source + r * t.plane(); }, square, 16);
+      else
+        turn_edge(source, t.plane(), square, 16, n, lines);
+      for (int64_t j = 0; j < lines; j++) memcpy(to + t.channels_at(i + j) + channel, square + j * 16, sizeof(float) * n);
+    }
   });
+}
+
+static inline void from_planes(const Plain& t, const float* from, float* to) {
+#pragma omp parallel for schedule(static)
+  for (int c = 0; c < t.channels; c++)
+    turn(from + (int64_t)c * t.pixels, (int64_t)t.channels * t.pixels, to + c * t.plane(), t.images, t.images, t.pixels);
+}
+
+static inline void to_planes(const Plain& t, const float* from, float* to) {
+#pragma omp parallel for schedule(static)
+  for (int c = 0; c < t.channels; c++)
+    turn(from + c * t.plane(), t.images, to + (int64_t)c * t.pixels, (int64_t)t.channels * t.pixels, t.pixels, t.images);
 }
