@@ -240,7 +240,8 @@ extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, c
     for (int64_t item = 0; item < c.N * strips; item++) {
         const int64_t n = item / strips, i0 = item % strips * rows, i1 = std::min(hs, i0 + rows);
         float* packed = scratch(0, (rows + hi - lo) * padded * pixel);
-        pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order);
+        pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order,
+                  order ? scratch(2, (c.K + 1) * 16) : nullptr);
         static thread_local Runs full, rest;
         full.clear(), rest.clear();
         for (int64_t i = i0; i < i1; i++) {

@@ -109,8 +109,8 @@ struct Job {
                       (h1 - h0 - 1) * c.stride + c.R, padded, 0, c.C);
         if (order) {
             float* permuted = scratch(2, rows * width * c.K);
-            for (int64_t p = 0; p < (h1 - h0) * width; p++)
-                for (int64_t j = g0 * k; j < g1 * k; j++) permuted[p * c.K + j] = grad[p * c.K + order[j]];
+            permute(grad, c.K, c.K, permuted + g0 * k, c.K, (h1 - h0) * width, order + g0 * k, (g1 - g0) * k,
+                    scratch(3, (c.K + 1) * 16));
             grad = permuted;
         }
         static thread_local std::vector<Run> runs;

@@ -4,6 +4,7 @@
 // to a pixel. A tile keeps SEG x L pixels x V vectors of rows in registers; per entry it loads V weight vectors and
 // broadcasts one input a pixel, so that loads stay below the two FMAs a cycle.
 #include "conv.h"
+#include "transpose.h"
 
 namespace {
 
@@ -17,22 +18,14 @@ struct Args {
     const float* residual;  // like y, or null
     const float* y0;        // where y begins
     bool relu, past;        // past the caches
-    bool plain;             // nothing comes after, and rows are in order
-    const int32_t* order;  // [K]: row j of the blocks is output order[j]; null: they are in order
+    bool plain;             // nothing comes after
+    const int32_t* order;   // [K]: row j of the blocks is output order[j]; null: they are in order
 };
 
-// A tile's sums [pixels][V vectors] go to y with everything that comes after a convolution. Not inlined: the registers of the
+// A tile's sums [V vectors of a pixel] go to y with everything that comes after a convolution. Not inlined: the registers of the
 // loop before it hold the sums, and none may be spilled for what happens here.
 template <int V>
 __attribute__((noinline)) void finish(const Args& a, const float* sums, float* y, int64_t row) {
-    if (a.order) {
-        for (int i = 0; i < V * W; i++) {
-            const int32_t k = a.order[row + i];
-            const float z = sums[i] + (a.bias ? a.bias[k] : 0.0f) + (a.residual ? a.residual[y + k - a.y0] : 0.0f);
-            y[k] = a.relu && z < 0 ? 0.0f : z;
-        }
-        return;
-    }
     UNROLL for (int v = 0; v < V; v++) {
         Vec z = load(sums + v * W);
         const int64_t k = row + v * W;
@@ -105,10 +98,47 @@ struct Runs {
     void add(const float* from, float* to) { x.push_back(from), y.push_back(to); }
 };
 
+// Where the sums of some runs stand until all row groups are through, if the order of the blocks is not that of y.
+struct Aside {
+    Args raw;  // as if nothing came after
+    float* sums;
+    int64_t length, K;
+
+    Aside(const Args& a, int64_t length, int64_t K, int64_t runs) : raw(a), length(length), K(K) {
+        raw.ys = K + 16, raw.plain = true, raw.past = false;  // not a power of two
+        sums = scratch(1, runs * length * raw.ys);
+    }
+
+    // The next n <= 16 pixels in order, and all that comes after.
+    void restore(const Args& a, int64_t first, int64_t n, float* const* y) const {
+        const float* from = sums + first * raw.ys;
+        float* rows = scratch(2, K * 16);
+        alignas(64) float block[16 * 16];
+        for (int64_t j = 0; j < K; j += 16)
+            turn16([=](int i) { return from + std::min<int64_t>(i, n - 1) * raw.ys + j; },
+                   [&](int i) { return rows + a.order[j + i] * 16; });
+        for (int64_t k = 0; k < K; k += 16) {
+            turn16([=](int i) { return rows + (k + i) * 16; }, block, 16);
+            for (int64_t p = 0; p < n; p++) finish<16 / W>(a, block + p * 16, y[p], k);
+        }
+    }
+
+    void restore(const Args& a, int64_t runs, float* const* y) const {
+        float* to[16];
+        for (int64_t p = 0; p < runs * length; p++) {
+            to[p % 16] = y[p / length] + p % length * a.ys;
+            if (p % 16 == 15 || p + 1 == runs * length) restore(a, p / 16 * 16, p % 16 + 1, to);
+        }
+    }
+};
+
 template <int V>
 void all(const Args& a, const Runs& runs, int64_t length, int64_t groups, int64_t C) {
     constexpr int SEG = V == 1 ? 4 : 2;
-    int64_t n = runs.x.size();
+    const int64_t n = runs.x.size();
+    const Aside aside(a, length, a.ys, SEG);
+    float* sums[SEG];
+    for (int s = 0; s < SEG; s++) sums[s] = aside.sums + s * length * aside.raw.ys;
     Tile many = tile_of<V, SEG>(length), one = tile_of<V, 1>(length);
     for (int64_t i = 0; i < n;) {
         const int64_t step = i + SEG <= n ? SEG : 1, next = i + step, then = std::min(n, next + SEG);
@@ -117,8 +147,9 @@ void all(const Args& a, const Runs& runs, int64_t length, int64_t groups, int64_
             for (int64_t s = next; s < then; s++)  // of the next tile, whose lines lie too far apart to be foreseen
                 for (int64_t p = 0; p < length; p++)
                     for (int64_t c = from; c < to; c += 16) ahead(runs.x[s] + p * a.xs + c);
-            (step == SEG ? many : one)(a, &runs.x[i], &runs.y[i], g);
+            (step == SEG ? many : one)(a.order ? aside.raw : a, &runs.x[i], a.order ? sums : &runs.y[i], g);
         }
+        if (a.order) aside.restore(a, step, &runs.y[i]);
         i += step;
     }
 }
@@ -144,7 +175,7 @@ extern "C" void campfire_blocks_forward(const int64_t* sizes, const float* x, co
     const int64_t across = flat ? std::max<int64_t>(28, std::min<int64_t>(224, strip / pixel / 14 * 14)) : pixels;
     const int64_t cuts = (pixels + across - 1) / across, chunks = (height + rows - 1) / rows;
     const bool past = c.K % 16 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.Ho * c.Wo * c.K > LARGE;
-    const bool plain = !bias && !residual && !relu && !order;
+    const bool plain = !bias && !residual && !relu;
     const Args a{start, at, value, k, c.stride * pixel, c.K, bias, residual, y, relu != 0, past, plain, order};
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t item = 0; item < images * chunks * cuts; item++) {
