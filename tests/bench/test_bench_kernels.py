@@ -6,12 +6,14 @@ import math
 import pytest
 import torch
 
+from campfire.bench.candidates import CANDIDATES
 from campfire.bench.grouping import block_mask, greedy
-from campfire.bench.kernels import PASSES, STRUCTURES, _dense, _sparse, bench_kernels
+from campfire.bench.kernels import PASSES, _conversions, _dense, _sparse, bench_kernels
 from campfire.bench.layers import Layer, layers_of
 from campfire.cli import main
 from campfire.errors import UnknownName
 from campfire.kernels import Conv, serving
+from campfire.kernels.formats import is_format
 from campfire.packed import LAYOUTS, pack
 
 
@@ -26,18 +28,18 @@ def test_the_layers_of_resnet50() -> None:
     assert (len(layers), sum(x.count for x in layers)) == (22, 52)
 
 
-@pytest.mark.parametrize("name", list(STRUCTURES))
+@pytest.mark.parametrize("name", list(CANDIDATES))
 def test_both_sides_compute_the_same(name: str) -> None:
     layer = Layer((64, 32, 3, 3), (9, 7), Conv(2, 1))
     weight, x = torch.randn(layer.shape), torch.randn(3, 32, 9, 7)
     dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape))
-    mask_of, layout = STRUCTURES[name]
-    mask = mask_of(weight, 0.6)
-    packed = pack(weight, mask, layout)
-    prepared = serving(packed, layer.conv, x.dtype, x.device).prepare(packed, layer.conv)
+    mask = CANDIDATES[name].mask(weight, 0.6)
+    packed = pack(weight, mask, CANDIDATES[name].layout)
+    kernel = serving(packed, layer.conv, x.dtype, x.device)
+    prepared = kernel.prepare(packed, layer.conv)
     dense = _dense(weight * mask.keep, x, dy, layer, torch.channels_last)
-    dense_values = LAYOUTS[layout].gather(packed, dense["d_values"]()[1])
-    sparse = _sparse(packed, prepared, x, dy)
+    dense_values = LAYOUTS[packed.layout].gather(packed, dense["d_values"]()[1])
+    sparse = _sparse(packed, prepared, x, dy, kernel.format)
     assert torch.allclose(dense["forward"](), sparse["forward"](), atol=1e-4)
     assert torch.allclose(dense["d_input"]()[0], sparse["d_input"](), atol=1e-4)
     assert torch.allclose(dense_values, sparse["d_values"](), atol=1e-3)
@@ -55,6 +57,29 @@ def test_figures_belong_together() -> None:
             assert row[name]["rho"] == pytest.approx(row[name]["ratio"] * row["density"])
     with pytest.raises(UnknownName, match="hrbp"):
         bench_kernels(["hrpb"])
+
+
+def test_kinds_of_layers_and_conversions() -> None:
+    found = bench_kernels(["ck", "window"], model="resnet18", batches=[3], rounds=1, size=32)
+    assert set(found["by_structure"]["ck"]["3"]["by_kind"]) == {"3x3", "1x1"}
+    assert set(found["by_structure"]["window"]["3"]["by_kind"]) == {"3x3"}
+    assert found["by_structure"]["window"]["3"]["density"] == pytest.approx(2 / 9)
+    for row in found["layers"]:
+        assert row["kernel"] in ("lanes", "reference")
+        if row["format"] == "chwn":
+            x = row["forward"]
+            assert x["ratio_converted"] == pytest.approx(
+                x["dense_ms"] / (x["sparse_ms"] + x["convert_ms"]["in"] + x["convert_ms"]["out"])
+            )
+
+
+def test_conversions_bring_and_take_what_a_pass_needs() -> None:
+    x, dy = torch.randn(16, 4, 3, 3), torch.randn(16, 8, 3, 3)
+    runs = _conversions(x, dy, "chwn")
+    shapes = {name: tuple([t.shape[1] for t in sides[s]()] for s in ("in", "out")) for name, sides in runs.items()}
+    assert shapes == {"forward": ([4], [8]), "d_input": ([8], [4]), "d_values": ([4, 8], [])}
+    assert is_format(runs["forward"]["in"]()[0], "chwn")
+    assert is_format(runs["forward"]["out"]()[0], "nhwc")
 
 
 def test_regrouping_brings_like_rows_together() -> None:

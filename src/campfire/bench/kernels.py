@@ -10,30 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from campfire.bench.grouping import block_mask
+from campfire.bench.candidates import CANDIDATES
 from campfire.bench.layers import Layer, layers_of
 from campfire.bench.timing import interleaved, machine, ratio
 from campfire.errors import UnknownName
 from campfire.kernels import Prepared, serving
-from campfire.mask import Mask
+from campfire.kernels.formats import to_format
 from campfire.packed import Packed, pack
 
 PASSES = ("forward", "d_input", "d_values")
 Run = Callable[[], Any]
-
-
-def _blocks(rows: int, channels: int, regroup: bool) -> Callable[[Tensor, float], Mask]:
-    return lambda weight, sparsity: block_mask(weight, sparsity, rows, channels, regroup)
-
-
-STRUCTURES: dict[str, tuple[Callable[[Tensor, float], Mask], str]] = {  # the mask, and the layout that holds it
-    "hrbp": (_blocks(32, 4, regroup=True), "grouped"),
-    "hrbp-32x1": (_blocks(32, 1, regroup=True), "grouped"),
-    "block-32x4": (_blocks(32, 4, regroup=False), "unit"),
-    "block-32x1": (_blocks(32, 1, regroup=False), "unit"),
-    "block-16x4": (_blocks(16, 4, regroup=False), "unit"),
-    "block-16x1": (_blocks(16, 1, regroup=False), "unit"),
-}
 
 
 def bench_kernels(
@@ -48,22 +34,26 @@ def bench_kernels(
     """Milliseconds of every layer, pass and structure, and ratios: dense time over sparse time, round by round.
 
     Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
-    by pass. Sparse includes all that a pass needs from NHWC tensors to NHWC tensors. ``rho`` is the speed of the sparse
-    kernel's own arithmetic in units of the dense library's: ratio x density. Freed memory stays with the process, for
-    all candidates, so that no candidate is charged for page faults.
+    by pass. Sparse is all that a pass does from tensors to tensors in the kernel's own format, in which its neighbours
+    stay. Where that is not NHWC, ``convert_ms`` is what it takes to bring the pass's inputs from NHWC and its result to
+    NHWC, and ``ratio_converted`` charges the kernel with both. ``rho`` is the speed of the sparse kernel's own arithmetic
+    in units of the dense library's: ratio x density. Freed memory stays with the process, for all candidates, so that
+    no candidate is charged for page faults. ``by_kind`` tells 1x1 layers from others; structures that thin the taps
+    are timed where there are several.
 
     Raises:
         UnknownName: a structure that has no masks here.
     """
     keep_memory()
     for name in structures:
-        if name not in STRUCTURES:
-            raise UnknownName("structure to time", name, STRUCTURES)
+        if name not in CANDIDATES:
+            raise UnknownName("structure to time", name, CANDIDATES)
     rows = [
         {"structure": name, "batch": batch, **_time(layer, name, sparsity, batch, rounds, seed)}
         for name in structures
         for batch in batches
         for layer in layers_of(model, size)
+        if CANDIDATES[name].fits(layer.shape)
     ]
     by_structure = {name: {str(b): _summary(rows, name, b) for b in batches} for name in structures}
     first = by_structure[structures[0]][str(batches[0])]
@@ -93,28 +83,50 @@ def keep_memory() -> None:
 def _time(layer: Layer, structure: str, sparsity: float, batch: int, rounds: int, seed: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(layer.shape, generator=generator)
-    mask_of, layout = STRUCTURES[structure]
-    mask = mask_of(weight, sparsity)
-    packed = pack(weight, mask, layout)
+    candidate = CANDIDATES[structure]
+    mask = candidate.mask(weight, sparsity)
+    packed = pack(weight, mask, candidate.layout)
     x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator)
     dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape), generator=generator)
-    prepared = serving(packed, layer.conv, x.dtype, x.device).prepare(packed, layer.conv)
+    kernel = serving(packed, layer.conv, x.dtype, x.device)
+    prepared = kernel.prepare(packed, layer.conv)
     dense = [_dense(weight * mask.keep, x, dy, layer, form) for form in (torch.channels_last, torch.contiguous_format)]
-    ours = _sparse(packed, prepared, x, dy)
-    found: dict[str, Any] = {"layer": str(layer), "count": layer.count, "density": 1 - mask.sparsity}
+    ours = _sparse(packed, prepared, x, dy, kernel.format)
+    convert = {} if kernel.format == "nhwc" else _conversions(x, dy, kernel.format)
+    found: dict[str, Any] = {
+        "layer": str(layer),
+        "kind": layer.kind,
+        "count": layer.count,
+        "density": 1 - mask.sparsity,
+        "kernel": kernel.name,
+        "format": kernel.format,
+    }
     for name in PASSES:
+        runs = {"nhwc": dense[0][name], "nchw": dense[1][name], "ours": ours[name], **convert.get(name, {})}
         with torch.no_grad():
-            times = interleaved({"nhwc": dense[0][name], "nchw": dense[1][name], "ours": ours[name]}, rounds)
-        best = min(("nhwc", "nchw"), key=lambda form: statistics.median(times[form]))
-        gain = ratio(times, best, "ours")
-        found[name] = {
-            "dense_ms": statistics.median(times[best]),
-            "sparse_ms": statistics.median(times["ours"]),
-            "ratio": gain,
-            "rho": gain * found["density"],
-            "dense_format": best,
-        }
+            found[name] = _figures(interleaved(runs, rounds), found["density"])
     return found
+
+
+def _figures(times: dict[str, list[float]], density: float) -> dict[str, Any]:
+    """Of one pass: medians of milliseconds, and ratios of the same rounds."""
+    best = min(("nhwc", "nchw"), key=lambda form: statistics.median(times[form]))
+    gain = ratio(times, best, "ours")
+    found = {
+        "dense_ms": statistics.median(times[best]),
+        "sparse_ms": statistics.median(times["ours"]),
+        "ratio": gain,
+        "rho": gain * density,
+        "dense_format": best,
+    }
+    if "in" not in times:
+        return found
+    converted = [sum(both) for both in zip(times["ours"], times["in"], times["out"], strict=True)]
+    return {
+        **found,
+        "convert_ms": {side: statistics.median(times[side]) for side in ("in", "out")},
+        "ratio_converted": ratio({"dense": times[best], "all": converted}, "dense", "all"),
+    }
 
 
 def _dense(weight: Tensor, x: Tensor, dy: Tensor, layer: Layer, form: torch.memory_format) -> dict[str, Run]:
@@ -132,9 +144,9 @@ def _dense(weight: Tensor, x: Tensor, dy: Tensor, layer: Layer, form: torch.memo
     }
 
 
-def _sparse(packed: Packed, prepared: Prepared, x: Tensor, dy: Tensor) -> dict[str, Run]:
+def _sparse(packed: Packed, prepared: Prepared, x: Tensor, dy: Tensor, form: str) -> dict[str, Run]:
     value = packed.parts["value"]
-    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    x, dy = to_format(x, form), to_format(dy, form)
     return {
         "forward": lambda: prepared.forward(x, value, None),
         "d_input": lambda: prepared.d_input(dy, value, tuple(x.shape)),
@@ -142,13 +154,47 @@ def _sparse(packed: Packed, prepared: Prepared, x: Tensor, dy: Tensor) -> dict[s
     }
 
 
-def _summary(rows: list[dict[str, Any]], structure: str, batch: int) -> dict[str, dict[str, float]]:
-    """Geometric means over the layers' shapes, and ratios of total times with every layer counted."""
-    mine = [row for row in rows if row["structure"] == structure and row["batch"] == batch]
+def _conversions(x: Tensor, dy: Tensor, form: str) -> dict[str, dict[str, Run]]:
+    """Of every pass: its inputs from NHWC into a format, and its result from the format to NHWC."""
+    last = to_format(x, "nhwc"), to_format(dy, "nhwc")
+    own = to_format(x, form), to_format(dy, form)
+
+    def take(*which: int) -> Run:
+        return lambda: [to_format(last[i], form) for i in which]
+
+    def give(*which: int) -> Run:
+        return lambda: [to_format(own[i], "nhwc") for i in which]
+
     return {
-        "geomean": {p: math.exp(statistics.fmean(math.log(row[p]["ratio"]) for row in mine)) for p in PASSES},
+        "forward": {"in": take(0), "out": give(1)},
+        "d_input": {"in": take(1), "out": give(0)},
+        "d_values": {"in": take(0, 1), "out": give()},
+    }
+
+
+def _summary(rows: list[dict[str, Any]], structure: str, batch: int) -> dict[str, Any]:
+    """Geometric means and ratios of total times, over all layers and over those of each kind; the mean density."""
+    mine = [row for row in rows if row["structure"] == structure and row["batch"] == batch]
+    kinds = {row["kind"] for row in mine}
+    by_kind = {kind: _means([row for row in mine if row["kind"] == kind]) for kind in sorted(kinds, reverse=True)}
+    return {**_means(mine), "by_kind": by_kind}
+
+
+def _means(mine: list[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means over the layers' shapes, ratios of total times with every layer counted, and the mean density."""
+    converted = [row for row in mine if "ratio_converted" in row["forward"]]
+    means = {"geomean": _geomean(mine, "ratio")}
+    if converted and len(converted) == len(mine):
+        means["geomean_converted"] = _geomean(mine, "ratio_converted")
+    return {
+        **means,
+        "density": statistics.fmean(row["density"] for row in mine),
         "total": {
             p: sum(r["count"] * r[p]["dense_ms"] for r in mine) / sum(r["count"] * r[p]["sparse_ms"] for r in mine)
             for p in PASSES
         },
     }
+
+
+def _geomean(rows: list[dict[str, Any]], of: str) -> dict[str, float]:
+    return {p: math.exp(statistics.fmean(math.log(row[p][of]) for row in rows)) for p in PASSES}

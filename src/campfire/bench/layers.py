@@ -24,6 +24,11 @@ class Layer:
         return f"{c}->{k} {r}x{s}/{self.conv.stride} @{self.size[0]}"
 
     @property
+    def kind(self) -> str:
+        """Its taps: ``3x3``."""
+        return f"{self.shape[2]}x{self.shape[3]}"
+
+    @property
     def pointwise(self) -> bool:
         """Whether it is 1x1."""
         return self.shape[2:] == (1, 1)

@@ -20,7 +20,10 @@ def parser() -> Parser:
     kernels = what.add_parser("kernels", help="three passes of every convolution, against the dense library")
     kernels.set_defaults(run=_kernels)
     kernels.add_argument(
-        "--structures", default="hrbp", metavar="A,B", help="masks to time: hrbp (32x4), hrbp-32x1, block-16x4, ..."
+        "--structures",
+        default="hrbp",
+        metavar="A,B",
+        help="masks to time: hrbp (32x4), block-16x4, ck, window, fine, ...",
     )
     whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
     whole.set_defaults(run=_model)
@@ -94,6 +97,8 @@ def _of_kernels(found: dict[str, Any]) -> str:
         for batch, x in by_batch.items():
             for kind in ("geomean", "total"):
                 lines.append(f"  {name:11} batch {batch:>3}  {kind:24} " + _ratios(x[kind]))
+            for kind, y in x["by_kind"].items():
+                lines.append(f"  {name:11} batch {batch:>3}  {'geomean of ' + kind:24} " + _ratios(y["geomean"]))
     return "\n".join([*lines, _machine(found["machine"])])
 
 

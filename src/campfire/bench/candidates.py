@@ -1,0 +1,78 @@
+"""What kernels are timed with: masks of random weights, the layout that holds them, and the layers they are for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from campfire.bench.grouping import block_mask
+from campfire.mask import Mask
+from campfire.structures import named
+
+PATTERNS = 8  # in a book, as ClickTrain has
+TAPS = 4  # of 9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to make a mask of a weight [K, C, R, S] and a sparsity, and the layout it is packed in."""
+
+    mask: Callable[[Tensor, float], Mask]
+    layout: str
+    spatial: bool = False  # for layers of several taps only
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a layer of this shape is timed."""
+        return not self.spatial or shape[2] * shape[3] > 1
+
+
+def pattern_mask(weight: Tensor, sparsity: float) -> Mask:
+    """4 of 9 taps by the best of 8 patterns found in the layer, then the best kernels, until the layer is sparse enough.
+
+    >>> mask = pattern_mask(torch.randn(16, 8, 3, 3), 0.7)
+    >>> mask.keep.sum((2, 3)).unique().tolist(), round(mask.sparsity, 2)
+    ([0, 4], 0.7)
+    """
+    score = weight.abs().flatten(2).flatten(0, 1)
+    best = torch.zeros_like(score, dtype=torch.bool).scatter_(1, score.topk(TAPS, dim=1).indices, True)
+    book, often = torch.unique(best, dim=0, return_counts=True)
+    book = book[often.argsort(descending=True, stable=True)[:PATTERNS]]
+    gain = score @ book.to(score.dtype).T
+    kept, chosen = gain.max(1)
+    living = round((1 - sparsity) * score.numel() / TAPS)
+    keep = torch.zeros_like(best)
+    alive = kept.topk(min(living, len(score))).indices
+    keep[alive] = book[chosen[alive]]
+    return Mask(keep.view(weight.shape))
+
+
+def _blocks(rows: int, channels: int, regroup: bool) -> Candidate:
+    layout = "grouped" if regroup else "unit"
+    return Candidate(lambda weight, sparsity: block_mask(weight, sparsity, rows, channels, regroup), layout)
+
+
+def _structure(name: str, spatial: bool = False) -> Candidate:
+    structure = named(name)
+
+    def mask(weight: Tensor, sparsity: float) -> Mask:
+        score = weight.abs()
+        plan, count = structure.plan(score, sparsity), structure.count(tuple(weight.shape), sparsity)
+        return Mask(structure.project(score, count, plan, torch.ones_like(score, dtype=torch.bool)), plan)
+
+    return Candidate(mask, structure.layout, spatial)
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "hrbp": _blocks(32, 4, regroup=True),
+    "hrbp-32x1": _blocks(32, 1, regroup=True),
+    "block-32x4": _blocks(32, 4, regroup=False),
+    "block-32x1": _blocks(32, 1, regroup=False),
+    "block-16x4": _blocks(16, 4, regroup=False),
+    "block-16x1": _blocks(16, 1, regroup=False),
+    "ck": _structure("ck"),
+    "window": _structure("window", spatial=True),
+    "combined": _structure("combined", spatial=True),
+    "pattern": Candidate(pattern_mask, "tap", spatial=True),
+    "fine": _structure("fine"),
+}
