@@ -10,13 +10,14 @@ from torch import Tensor
 from campfire import native
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.blocks_bf16_index import Columns, Pairs
-from campfire.kernels.blocks_index import Phases, Tiles
+from campfire.kernels.blocks_index import Phase, Phases, Sets, Tiles
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
 STRIP = 65536  # pairs of padded input that a thread works on at a time: a quarter of a second cache
 APART = 16  # pairs between the pixels of a copy: powers of two would share a few sets of the first cache
+CACHE = 131072  # floats that the strip of d_input's narrow blocks may take: half a second cache
 BATCH = 65536  # pairs of pixels x channels that the gradient of the values interleaves at a time
 
 
@@ -24,7 +25,7 @@ class BlocksBf16(Kernel):
     """Vectors of 16 or 32 outputs share every pair of inputs; bfloat16 on the CPU, sums in float32.
 
     Bounds: 28 dot products for 16 loads, so the forward pass runs at the speed of dense bfloat16. So does d_input where 16 or
-    32 inputs side by side live together; where fewer do it runs dense.
+    32 inputs side by side live together; where fewer do, pixels are its lanes.
     """
 
     name = "blocks-bf16"
@@ -60,7 +61,7 @@ class Bf16Passes(Prepared):
 
     def __init__(self, packed: Packed, conv: Conv):
         self.conv, self.tiles = conv, Tiles.of(packed)
-        self.pairs, self.columns = Pairs.of(self.tiles), Columns.of(self.tiles)
+        self.pairs, self.columns, self.sets = Pairs.of(self.tiles), Columns.of(self.tiles), Sets.of(self.tiles)
         self.phases = Phases.of(conv, self.tiles.shape[2:])  # pyright: ignore[reportArgumentType]
         self.value_shape = LAYOUTS[packed.layout].value_shape(packed)
         order = packed.parts.get("order")
@@ -94,27 +95,48 @@ class Bf16Passes(Prepared):
         return y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
-        columns = self.columns
-        if dy.dtype != torch.bfloat16 or value.dtype != torch.bfloat16 or columns is None:
+        if dy.dtype != torch.bfloat16 or value.dtype != torch.bfloat16:
             return self._dense.d_input(dy, value, size)
         dy, value, dx, stride = _nhwc(dy), value.contiguous(), _empty(size, dy), self.conv.stride
-        low, high, pairs = self.phases.low, self.phases.high, dy.shape[1] // 2
+        low, high = self.phases.low, self.phases.high
         for number, phase in enumerate(self.phases.phases):
             rows, wide = (-(-(n - p) // stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
-            inside = rows <= dy.shape[2] and wide <= dy.shape[3]  # dy is read where it lies
-            direct = low == high == 0 and self.order is None and (self._flat or inside)
-            direct = direct and not (self._flat and pairs % 1024 == 0)
-            pixel = 0 if direct else pairs + APART
-            padded = dy.shape[3] if direct else wide + high - low
-            if (key := (number, padded, pixel)) not in self._reads:
-                self._reads[key] = self._read(number, padded, pixel or pairs)
-            reads, k, lanes = self._reads[key], self.tiles.tile[0], columns.lanes
-            weight = torch.empty(reads.source.numel() * k, dtype=value.dtype)
-            _call("turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
             sizes = _sizes(dy, dx, (rows, wide), (stride, phase.h, phase.w), (1, -low, high - low + 1))
-            _call("conv", sizes, dy, reads.start, reads.at, weight, lanes, self.order, None, None, None, 0, dx, padded,
-                  pixel, STRIP)  # fmt: skip
+            if self.columns is None:
+                self._d_input_narrow(dy, value, dx, phase, sizes, wide + high - low)
+            else:
+                self._d_input_wide(dy, value, dx, number, sizes, (rows, wide))
         return dx
+
+    def _d_input_wide(
+        self, dy: Tensor, value: Tensor, dx: Tensor, number: int, sizes: Tensor, part: tuple[int, int]
+    ) -> None:
+        """One phase, as a convolution of dy."""
+        assert self.columns is not None
+        pairs, reach = dy.shape[1] // 2, self.phases.high - self.phases.low
+        inside = part[0] <= dy.shape[2] and part[1] <= dy.shape[3]  # dy is read where it lies
+        direct = reach == 0 and self.order is None and (pairs % 1024 != 0 if self._flat else inside)
+        pixel = 0 if direct else pairs + APART
+        padded = dy.shape[3] if direct else part[1] + reach
+        if (key := (number, padded, pixel)) not in self._reads:
+            self._reads[key] = self._read(number, padded, pixel or pairs)
+        reads, k, lanes = self._reads[key], self.tiles.tile[0], self.columns.lanes
+        weight = torch.empty(reads.source.numel() * k, dtype=value.dtype)
+        _call("turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
+        _call("conv", sizes, dy, reads.start, reads.at, weight, lanes, self.order, None, None, None, 0, dx, padded,
+              pixel, STRIP)  # fmt: skip
+
+    def _d_input_narrow(self, dy: Tensor, value: Tensor, dx: Tensor, phase: Phase, sizes: Tensor, padded: int) -> None:
+        """One phase, pixels as lanes."""
+        sets, (k, c, *_), low = self.sets, self.tiles.tile, self.phases.low
+        places = {tap: (down - low) * padded + right - low for tap, down, right in phase.taps}
+        row, place = sets.group * (k // 2), torch.zeros_like(sets.group)
+        taps, sources = places, [tap * c * k for tap in places]
+        if not self.tiles.whole:  # sets of one tap; those of other phases read nothing
+            place, taps, sources = torch.tensor([places.get(int(tap), -1) for tap in sets.tap]), {0: 0}, [0]
+            row = torch.where(place < 0, -1, row)
+        _call("d_input", sizes, dy, value, k, len(row), sets.start, row.int(), place.int(), sets.channel, sets.source,
+              len(taps), _ints(list(taps.values())), _ints(sources), self.order, dx, padded, CACHE)  # fmt: skip
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         if dy.dtype != torch.bfloat16 or x.dtype != torch.bfloat16 or x.shape[1] % 16:
@@ -156,7 +178,7 @@ def _sizes(
 
 
 def _call(name: str, *arguments: Tensor | int | None) -> None:
-    library = native.library("blocks_bf16_d_values" if name == "d_values" else "blocks_bf16_conv")
+    library = native.library(f"blocks_bf16_{name}" if name in ("d_input", "d_values") else "blocks_bf16_conv")
     assert library is not None, "why_not asks first"
     getattr(library, f"campfire_blocks_bf16_{name}")(*map(_as_c, arguments))
 
@@ -177,3 +199,7 @@ def _nhwc(x: Tensor) -> Tensor:
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, memory_format=torch.channels_last)
+
+
+def _ints(values: list[int]) -> Tensor:
+    return torch.tensor(values or [0], dtype=torch.int32)

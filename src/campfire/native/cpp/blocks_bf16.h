@@ -7,6 +7,20 @@
 #include "conv.h"
 #include "transpose.h"
 
+struct Sizes {  // int64 each, as the Python side passes them
+    int64_t N, H, Wd, C;          // input: images, height, width, channels
+    int64_t K, high, wide;        // output: channels, height, width
+    int64_t rows, columns;        // outputs of this call in each image: one in `apart` rows and columns
+    int64_t apart, down, right;   // of them, from row `down` and column `right` on
+    int64_t step, before, reach;  // input rows from one output to the next; above the first; that an output reads
+    int64_t threads;
+
+    // A 1x1 convolution whose pixels, of all images, are one long row.
+    bool flat() const {
+        return reach == 1 && step == 1 && before == 0 && apart == 1 && rows == H && columns == Wd;
+    }
+};
+
 typedef uint16_t Half;  // a bfloat16: the upper half of a float
 
 #if defined(__AVX512BF16__)
@@ -32,6 +46,14 @@ static inline Vec paired(const Half* a, const Half* b) {
     const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)a));
     const __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)b));
     return (Vec)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+// Two vectors of numbers as pairs: narrow(low[0]) narrow(high[0]) narrow(low[1]) ..
+static inline Vec narrow_pairs(Vec low, Vec high) {
+    alignas(64) static const uint16_t order[] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+    return (Vec)_mm512_permutexvar_epi16(_mm512_load_si512(order), both);
 }
 
 // Halves [n] in another order, to[j] = from[index[j]], for many pixels with one index: tables of 64 halves are looked up one

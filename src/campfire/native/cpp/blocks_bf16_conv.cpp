@@ -17,18 +17,6 @@ extern "C" int64_t campfire_blocks_bf16_built() {
 #if defined(__AVX512BF16__)
 namespace {
 
-struct Sizes {  // int64 each, as the Python side passes them
-    int64_t N, H, Wd, C;          // input: images, height, width, channels
-    int64_t K, high, wide;        // output: channels, height, width
-    int64_t rows, columns;        // outputs of this call in each image: one in `apart` rows and columns
-    int64_t apart, down, right;   // of them, from row `down` and column `right` on
-    int64_t step, before, reach;  // input rows from one output to the next; above the first; that an output reads
-    int64_t threads;
-
-    // A 1x1 convolution whose pixels, of all images, are one long row.
-    bool flat() const { return reach == 1 && step == 1 && before == 0 && apart == 1 && rows == H && columns == Wd; }
-};
-
 struct Args {
     const int32_t* start;  // [groups + 1]: first entry of each group of lanes
     const int32_t* at;     // [entries]: offset of the pair from the pixel
