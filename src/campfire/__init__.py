@@ -23,6 +23,7 @@ _HOME = {
     "SparseLinear": "campfire.nn",
     "compress_": "campfire.compress",
     "decompress_": "campfire.compress",
+    "tune_": "campfire.compress",
     "eliminate_": "campfire.couplings",
     "find_dead": "campfire.couplings",
     "check_structure": "campfire.testing",
@@ -36,6 +37,7 @@ _HOME = {
 if TYPE_CHECKING:
     from campfire.compress import compress_ as compress_
     from campfire.compress import decompress_ as decompress_
+    from campfire.compress import tune_ as tune_
     from campfire.config import Config as Config
     from campfire.couplings import eliminate_ as eliminate_
     from campfire.couplings import find_dead as find_dead

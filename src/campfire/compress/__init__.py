@@ -2,6 +2,8 @@
 
 from campfire.compress.compressing import compress_
 from campfire.compress.decompressing import decompress_, dense_optimizer_state
+from campfire.compress.plan import Plan
 from campfire.compress.report import LayerReport, Report
+from campfire.compress.tuning import tune_
 
-__all__ = ["LayerReport", "Report", "compress_", "decompress_", "dense_optimizer_state"]
+__all__ = ["LayerReport", "Plan", "Report", "compress_", "decompress_", "dense_optimizer_state", "tune_"]

@@ -1,5 +1,6 @@
 """compress_: the survivors' values become the Parameters."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 
@@ -10,7 +11,9 @@ from campfire.compress.following import follow, keep_masked
 from campfire.compress.loading import guard
 from campfire.compress.optimizers import as_list, carry, holds, nbytes, require_carriable
 from campfire.compress.places import put, require_unwrapped, tied, why_not_replace
+from campfire.compress.recording import Example
 from campfire.compress.report import LayerReport, Report
+from campfire.compress.tuning import tune_
 from campfire.errors import DoesNotFit, UnknownName, UsageError
 from campfire.kernels import KERNELS
 from campfire.mask import Mask
@@ -30,6 +33,7 @@ def compress_(
     optimizer: Optimizer | Iterable[Optimizer] | None = None,
     layout: str | None = None,
     kernel: str = "auto",
+    example: Example | None = None,
 ) -> Report:
     """Replace every masked layer by a sparse one whose Parameter is the survivors, once the masks are frozen.
 
@@ -45,6 +49,8 @@ def compress_(
         layout: a name in `campfire.packed.LAYOUTS`; by default ``unit`` where 16 outputs or more keep the same
             weights, ``grouped`` where the structure orders the outputs, else ``csr``.
         kernel: as for `campfire.SparseConv2d`.
+        example: a batch as the model will train on: the kernels are then chosen for it (`campfire.tune_`), and the
+            report has the plan.
 
     Raises:
         UsageError: masks still change; the model is wrapped, or another one; or the pruner is attached to an optimizer
@@ -75,7 +81,11 @@ def compress_(
     report = Report(rows)
     if report.compressed:
         guard(model)
-    return report
+    if example is None or not report.compressed:
+        return report
+    plan = tune_(model, example)
+    layers = {layer.target.name: layer.target.module for layer in pruner.layers.values()}
+    return Report([_renamed(row, layers[row.name]) for row in rows], plan)
 
 
 def _require(
@@ -153,6 +163,11 @@ def _sparse(module: nn.Conv2d | nn.Linear, mask: Mask, layout: str, kernel: str)
     )
     sparse.value.requires_grad_(module.weight.requires_grad)
     return sparse.train(module.training)
+
+
+def _renamed(row: LayerReport, layer: nn.Module) -> LayerReport:
+    """With the kernels that it has now."""
+    return dataclasses.replace(row, kernel=str(layer.choice())) if isinstance(layer, SparseLayer) else row
 
 
 def best_layout(mask: Mask) -> str:

@@ -11,7 +11,7 @@ from campfire.compress.loading import unguard
 from campfire.compress.optimizers import as_list, carry, require_carriable
 from campfire.compress.places import put, require_unwrapped, why_not_replace
 from campfire.errors import DoesNotFit
-from campfire.nn import SparseConv2d, SparseLinear
+from campfire.nn import SparseConv2d, SparseLinear, library_layers_
 from campfire.nn.base import SparseLayer
 from campfire.pruner import Pruner
 
@@ -21,6 +21,7 @@ def decompress_(
 ) -> list[str]:
     """Put ordinary dense layers in the place of sparse ones; returns their names.
 
+    Batch normalisation and pooling that were exchanged to keep a memory format are the library's again.
     Weights are equal bit for bit; gradients and optimizer state are zero where nothing lives. Dead weights stay zero in
     further training only under a pruner: give it, and attach it again.
 
@@ -58,6 +59,8 @@ def decompress_(
         if (layer := owners.get(id(sparse))) is not None:
             follow(layer, dense)
     unguard(model)
+    if found:
+        library_layers_(model)
     return [name for name, _ in found]
 
 

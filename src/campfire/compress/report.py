@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from campfire.compress.plan import Plan
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -14,7 +16,7 @@ class LayerReport:
     weights: int
     kept: int
     layout: str | None = None  # None: dense
-    kernel: str | None = None  # of the forward pass
+    kernel: str | None = None  # or three, of the three passes
     before: int = 0  # bytes
     after: int = 0
     indices: int = 0  # bytes
@@ -35,6 +37,7 @@ class Report:
     """
 
     layers: list[LayerReport]
+    plan: Plan | None = None  # how they run, where they were tuned
 
     @property
     def compressed(self) -> list[str]:
@@ -63,12 +66,15 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"layers": [asdict(row) for row in self.layers], "before": self.before, "after": self.after}
+        plan = None if self.plan is None else self.plan.to_dict()
+        layers = [asdict(row) for row in self.layers]
+        return {"layers": layers, "before": self.before, "after": self.after, "plan": plan}
 
     def __str__(self) -> str:
         wide = max([len(row.name) for row in self.layers] + [5])
         head = f"{'layer':{wide}}  {'shape':>16}  {'layout':8}  {'kernel':12} {'weights kept':>23}"
-        return "\n".join([head, *(_line(row, wide) for row in self.layers), self._summary()])
+        plan = [] if self.plan is None else [self.plan.summary()]
+        return "\n".join([head, *(_line(row, wide) for row in self.layers), self._summary(), *plan])
 
     def _summary(self) -> str:
         if not self.changed:

@@ -34,17 +34,17 @@ def mode() -> str:
 
 def refusals(packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> dict[str, list[str]]:
     """Of every kernel but the reference the reasons why it cannot serve a layer; [] of those that can."""
-    others = [kernel for kernel in KERNELS.values() if kernel.name != "reference"]
-    return {kernel.name: kernel.why_not(packed, conv, dtype, device) for kernel in others}
+    others = [name for name in KERNELS if name != "reference"]
+    return {name: KERNELS[name].why_not(packed, conv, dtype, device) for name in others}
 
 
-def untimed(packed: Packed, conv: Conv, dtype: torch.dtype, kernels: Sequence[str] | None = None) -> Choice:
+def untimed(packed: Packed, conv: Conv, dtype: torch.dtype) -> Choice:
     """The choice of the cost model for a layer whose input nobody knows, and whose neighbours are in NHWC."""
     if mode() == "off":
         return Choice()
     case = Case(packed, conv, (NOMINAL[0], packed.shape[1] * conv.groups, *NOMINAL[1:]), dtype)
     served = [name for name, reasons in refusals(packed, conv, dtype, case.device).items() if not reasons]
-    served = [name for name in served if KERNELS[name].format == "nhwc" and (kernels is None or name in kernels)]
+    served = [name for name in served if KERNELS[name].format == "nhwc"]
     if not served or min(case.output[2:]) < 1:
         return Choice()
     return cheapest(case, estimate(case, ["reference", *served]), "nhwc", _free).choice
@@ -69,7 +69,8 @@ def cheapest(case: Case, times: Times, format: str, converting: Converting, pass
     ``passes`` are those that will run and whose costs count. Conversions of activations are part of a kernel's time.
     """
     chosen, why_not, cost = {}, {}, 0.0
-    move = converting(case.size, case.dtype) + converting(case.output, case.dtype)
+    foreign = any(KERNELS[kernel].format != format for kernels in times.ratios.values() for kernel in kernels)
+    move = converting(case.size, case.dtype) + converting(case.output, case.dtype) if foreign else 0.0
     for name in PASSES:
         costs = {
             kernel: times.of(kernel, name) + (0.0 if KERNELS[kernel].format == format else move)

@@ -1,0 +1,182 @@
+"""tune_: the fastest kernels for a compressed model, layer by layer, pass by pass, and the formats between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from campfire.compress.places import require_unwrapped
+from campfire.compress.plan import LayerPlan, PassPlan, Plan
+from campfire.compress.recording import Example, Visit, record
+from campfire.errors import UnknownName, UsageError
+from campfire.kernels import KERNELS, cost, stopwatch
+from campfire.kernels.choice import PASSES
+from campfire.kernels.dispatch import MODES, SWITCH, Converting, Option, cheapest, mode, refusals
+from campfire.kernels.formats import FORMATS
+from campfire.kernels.times import Case, Clock, Times
+from campfire.nn import SparseConv2d
+from campfire.nn.base import SparseLayer
+
+CLOCKS: dict[str, tuple[Clock, Converting]] = {
+    "measure": (stopwatch.measure, stopwatch.converting),
+    "model": (cost.estimate, cost.converting),
+}
+
+
+def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = None) -> Plan:
+    """Choose the kernels of all sparse layers for inputs like ``x``, and let them run from now on.
+
+    The model is run once on ``x``, in evaluation mode, and comes back as it was; every distinct layer is then timed by
+    itself on random tensors, once on a machine (timings are kept in the cache folder). A kernel takes a pass from the
+    dense library only where it is at least 1.10 times faster. Activations change their memory format between layers
+    where that pays with its conversions; batch normalisation and max-pooling are then exchanged for layers that keep
+    the format (`campfire.nn.keep_formats_`).
+
+    Args:
+        model: a compressed model, before DDP or ``torch.compile``.
+        x: a batch of the size it will run on, on its device; run `tune_` under autocast to tune for that.
+        training: whether the backward passes count too.
+        by: ``measure``; ``model`` predicts, which is the same on every run; ``off`` lets everything run dense. Default:
+            the variable ``CAMPFIRE_DISPATCH``, or ``measure``.
+
+    Raises:
+        UsageError: the model is wrapped, or nothing in it is compressed.
+        UnknownName: no such way to tune.
+
+    >>> from campfire import Mask, SparseConv2d
+    >>> keep = torch.zeros(32, 64, 1, 1, dtype=torch.bool)
+    >>> keep[:, ::8] = True
+    >>> model = nn.Sequential(SparseConv2d.of(nn.Conv2d(64, 32, 1), Mask(keep), "unit"))
+    >>> plan = tune_(model, torch.randn(16, 64, 14, 14), by="model")
+    >>> plan.layers[0].choice == model[0].choice(), plan.ms <= plan.dense_ms
+    (True, True)
+    """
+    require_unwrapped(model, "tune")
+    by = by or mode()
+    if by not in MODES:
+        raise UnknownName("way to tune", by, MODES)
+    visits = record(model, x)
+    nodes = [Node.of(visit, by, training) for visit in visits]
+    if not any(isinstance(visit.module, SparseLayer) for visit in visits):
+        raise UsageError("nothing that this model runs is compressed; compress_ it first")
+    plan = _plan(nodes, by, training)
+    plan.apply(model)
+    return plan
+
+
+@dataclass
+class Node:
+    """One call of a layer in the order they run: what it costs in each memory format it may run in."""
+
+    visit: Visit
+    options: dict[str, Option] = field(default_factory=dict)  # of a layer to be tuned, by format
+    fixed: str = "nhwc"  # the format of all others
+    predicted: Times = field(default_factory=Times)
+    measured: Times | None = None
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    dense: float = 0.0  # milliseconds on the dense library
+
+    @classmethod
+    def of(cls, visit: Visit, by: str, training: bool) -> "Node":
+        layer = visit.module
+        if not isinstance(layer, SparseLayer):
+            return cls(visit)
+        if layer.kernel != "auto":
+            return cls(visit, fixed=KERNELS[layer.kernel].format)
+        case = Case(layer.packed, layer.conv, visit.size, visit.dtype)
+        refused = refusals(case.packed, case.conv, case.dtype, case.device)
+        if by == "off":
+            refused = {name: reasons or ["everything is to run dense"] for name, reasons in refused.items()}
+        served = ["reference", *(name for name, reasons in refused.items() if not reasons)]
+        passes = PASSES if training else PASSES[:1]
+        predicted, measured = cost.estimate(case, served), None
+        clock, converting = CLOCKS["model" if by == "off" else by]
+        if by == "measure":
+            measured = clock(case, served, passes)
+        times = _together(predicted, measured)
+        formats = FORMATS if isinstance(layer, SparseConv2d) and _lanes(served) else FORMATS[:1]
+        options = {name: cheapest(case, times, name, converting, passes) for name in formats}
+        dense = sum(times.of("reference", name) for name in passes)
+        return cls(visit, options, "nhwc", predicted, measured, refused, dense)
+
+    def costs(self, formats: Sequence[str]) -> dict[str, float]:
+        """Milliseconds in each of these formats that it may run in."""
+        if not self.options:
+            return {self.fixed: 0.0}
+        return {format: option.cost for format, option in self.options.items() if format in formats}
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """[N, K, H', W'] of a sparse layer; of others their input, which lies as the library likes it anyway."""
+        layer = self.visit.module
+        return layer.conv.output(self.visit.size, layer.shape) if isinstance(layer, SparseLayer) else self.visit.size
+
+
+def _lanes(kernels: list[str]) -> bool:
+    """Whether any of these would rather have another format than the library's."""
+    return any(KERNELS[kernel].format != FORMATS[0] for kernel in kernels)
+
+
+def _together(predicted: Times, measured: Times | None) -> Times:
+    """What was timed, and the model's word on passes that were not."""
+    if measured is None:
+        return predicted
+    return Times({**predicted.dense, **measured.dense}, {**predicted.ratios, **measured.ratios})
+
+
+def _plan(nodes: list[Node], by: str, training: bool) -> Plan:
+    converting = CLOCKS["model" if by == "off" else by][1]
+    dense = sum(node.dense for node in nodes)
+    path, ms = _path(nodes, converting, training, FORMATS[:1])
+    mixed, mixed_ms = _path(nodes, converting, training, FORMATS)
+    if mixed_ms * SWITCH <= ms:  # it must pay for conversions that nobody sees too, as of shortcuts
+        path, ms = mixed, mixed_ms
+    rows = {n.visit.name: _row(n, format) for n, format in zip(nodes, path, strict=True) if n.options}
+    layers = {n.visit.name: n.visit.module for n in nodes if isinstance(n.visit.module, SparseLayer)}
+    forced = {name: layer.kernel for name, layer in layers.items() if name not in rows}
+    return Plan(list(rows.values()), training, by == "measure", torch.get_num_threads(), dense, ms, forced)
+
+
+def _path(
+    nodes: list[Node], converting: Converting, training: bool, formats: tuple[str, ...]
+) -> tuple[list[str], float]:
+    """The format of each call with the least sum of layers and conversions: a shortest path, in NHWC at both ends."""
+    names = [node.visit.name for node in nodes]
+
+    def move(size: tuple[int, ...], dtype: torch.dtype, was: str, format: str) -> float:
+        return 0.0 if was == format else converting(size, dtype) * (2 if training else 1)
+
+    best: dict[str, tuple[float, list[str]]] = {"nhwc": (0.0, [])}
+    for node in nodes:
+        visit, reached = node.visit, {}
+        once = names.count(visit.name) == 1  # a layer that runs again has one format: the library's
+        for format, spent in node.costs(formats if once else FORMATS[:1]).items():
+            ways = [
+                (ms + move(visit.size, visit.dtype, was, format) + spent, [*path, format])
+                for was, (ms, path) in best.items()
+            ]
+            reached[format] = min(ways)
+        best = reached
+    ends = [
+        (ms + move(nodes[-1].output, nodes[-1].visit.dtype, format, "nhwc"), path)
+        for format, (ms, path) in best.items()
+    ]
+    ms, path = min(ends)
+    return path, ms
+
+
+def _row(node: Node, format: str) -> LayerPlan:
+    layer, option = node.visit.module, node.options[format]
+    assert isinstance(layer, SparseLayer)
+    passes = {name: _pass(node, option, name) for name in PASSES}
+    dtype = str(node.visit.dtype).removeprefix("torch.")
+    sizes = tuple(layer.shape), layer.layout, layer.density, node.visit.size
+    return LayerPlan(node.visit.name, *sizes, dtype, format, passes)
+
+
+def _pass(node: Node, option: Option, name: str) -> PassPlan:
+    kernel = getattr(option.choice, name)
+    why_not = {other: "; ".join(reasons) for other, reasons in node.refused.items() if reasons} | option.why_not[name]
+    measured = None if node.measured is None else node.measured.ratios.get(name, {}).get(kernel)
+    return PassPlan(kernel, node.predicted.ratios[name][kernel], measured, why_not)
