@@ -17,7 +17,7 @@ FLOORS = [
     {"structures", "packed", "methods"},
     {"pruner", "couplings", "costs", "kernels"},
     {"nn", "testing"},
-    {"compress"},
+    {"compress", "fusion"},
     {"export", "report"},
     {"training", "bench"},
     {"sweep", "cli"},

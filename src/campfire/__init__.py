@@ -23,6 +23,7 @@ _HOME = {
     "SparseLinear": "campfire.nn",
     "compress_": "campfire.compress",
     "decompress_": "campfire.compress",
+    "fuse": "campfire.fusion",
     "tune_": "campfire.compress",
     "eliminate_": "campfire.couplings",
     "find_dead": "campfire.couplings",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from campfire.couplings import eliminate_ as eliminate_
     from campfire.couplings import find_dead as find_dead
     from campfire.errors import CampfireError as CampfireError
+    from campfire.fusion import fuse as fuse
     from campfire.mask import Mask as Mask
     from campfire.nn import SparseConv2d as SparseConv2d
     from campfire.nn import SparseLinear as SparseLinear
