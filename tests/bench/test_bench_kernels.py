@@ -30,8 +30,8 @@ def test_the_layers_of_resnet50() -> None:
 
 @pytest.mark.parametrize("name", list(CANDIDATES))
 def test_both_sides_compute_the_same(name: str) -> None:
-    layer = Layer((64, 32, 3, 3), (9, 7), Conv(2, 1))
-    weight, x = torch.randn(layer.shape), torch.randn(3, 32, 9, 7)
+    layer = Layer((64, 64, 3, 3), (9, 7), Conv(2, 1))
+    weight, x = torch.randn(layer.shape), torch.randn(3, 64, 9, 7)
     dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape))
     mask = CANDIDATES[name].mask(weight, 0.6)
     packed = pack(weight, mask, CANDIDATES[name].layout)
@@ -45,6 +45,12 @@ def test_both_sides_compute_the_same(name: str) -> None:
     assert torch.allclose(dense_values, sparse["d_values"](), atol=1e-3)
 
 
+def test_bfloat16() -> None:
+    found = bench_kernels(["block-32x32"], model="resnet18", batches=[2], rounds=1, size=32, dtype="bfloat16")
+    assert found["dtype"] == "bfloat16"
+    assert {row["kernel"] for row in found["layers"]} <= {"blocks-bf16", "reference"}
+
+
 def test_figures_belong_together() -> None:
     found = bench_kernels(["hrbp", "block-16x1"], model="resnet18", batches=[2], rounds=1, size=32)
     assert found["geomean"] == found["by_structure"]["hrbp"]["2"]["geomean"]
@@ -55,6 +61,8 @@ def test_figures_belong_together() -> None:
         assert row["density"] == pytest.approx(0.3, abs=0.05)
         for name in PASSES:
             assert row[name]["rho"] == pytest.approx(row[name]["ratio"] * row["density"])
+    with pytest.raises(UnknownName, match="bfloat16"):
+        bench_kernels(dtype="bf16")
     with pytest.raises(UnknownName, match="hrbp"):
         bench_kernels(["hrpb"])
 

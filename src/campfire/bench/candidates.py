@@ -65,8 +65,11 @@ def _structure(name: str, spatial: bool = False) -> Candidate:
 
 CANDIDATES: dict[str, Candidate] = {
     "hrbp": _blocks(32, 4, regroup=True),
+    "hrbp-32x32": _blocks(32, 32, regroup=True),
     "hrbp-32x1": _blocks(32, 1, regroup=True),
+    "block-32x32": _blocks(32, 32, regroup=False),
     "block-32x4": _blocks(32, 4, regroup=False),
+    "block-32x2": _blocks(32, 2, regroup=False),
     "block-32x1": _blocks(32, 1, regroup=False),
     "block-16x4": _blocks(16, 4, regroup=False),
     "block-16x1": _blocks(16, 1, regroup=False),

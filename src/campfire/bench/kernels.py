@@ -18,6 +18,7 @@ from campfire.kernels import Prepared, serving
 from campfire.kernels.formats import to_format
 from campfire.packed import Packed, pack
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PASSES = ("forward", "d_input", "d_values")
 Run = Callable[[], Any]
 
@@ -30,10 +31,11 @@ def bench_kernels(
     rounds: int = 7,
     size: int = 224,
     seed: int = 0,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Milliseconds of every layer, pass and structure, and ratios: dense time over sparse time, round by round.
 
-    Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
+    ``dtype``, float32 or bfloat16, is that of all tensors on both sides. Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
     by pass. Sparse is all that a pass does from tensors to tensors in the kernel's own format, in which its neighbours
     stay. Where that is not NHWC, ``convert_ms`` is what it takes to bring the pass's inputs from NHWC and its result to
     NHWC, and ``ratio_converted`` charges the kernel with both. ``rho`` is the speed of the sparse kernel's own arithmetic
@@ -42,14 +44,16 @@ def bench_kernels(
     are timed where there are several.
 
     Raises:
-        UnknownName: a structure that has no masks here.
+        UnknownName: a structure that has no masks here, or another dtype.
     """
     keep_memory()
+    if dtype not in DTYPES:
+        raise UnknownName("dtype to time", dtype, DTYPES)
     for name in structures:
         if name not in CANDIDATES:
             raise UnknownName("structure to time", name, CANDIDATES)
     rows = [
-        {"structure": name, "batch": batch, **_time(layer, name, sparsity, batch, rounds, seed)}
+        {"structure": name, "batch": batch, **_time(layer, name, sparsity, batch, rounds, seed, DTYPES[dtype])}
         for name in structures
         for batch in batches
         for layer in layers_of(model, size)
@@ -61,7 +65,7 @@ def bench_kernels(
         "model": model,
         "sparsity": sparsity,
         "rounds": rounds,
-        "dtype": "float32",
+        "dtype": dtype,
         "geomean": first["geomean"],
         "total": first["total"],
         "by_structure": by_structure,
@@ -80,14 +84,17 @@ def keep_memory() -> None:
     mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def _time(layer: Layer, structure: str, sparsity: float, batch: int, rounds: int, seed: int) -> dict[str, Any]:
+def _time(
+    layer: Layer, structure: str, sparsity: float, batch: int, rounds: int, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(layer.shape, generator=generator)
     candidate = CANDIDATES[structure]
     mask = candidate.mask(weight, sparsity)
+    weight = weight.to(dtype)
     packed = pack(weight, mask, candidate.layout)
-    x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator)
-    dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape), generator=generator)
+    x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator).to(dtype)
+    dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape), generator=generator).to(dtype)
     kernel = serving(packed, layer.conv, x.dtype, x.device)
     prepared = kernel.prepare(packed, layer.conv)
     dense = [_dense(weight * mask.keep, x, dy, layer, form) for form in (torch.channels_last, torch.contiguous_format)]

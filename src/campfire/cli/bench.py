@@ -25,6 +25,7 @@ def parser() -> Parser:
         metavar="A,B",
         help="masks to time: hrbp (32x4), block-16x4, ck, window, fine, ...",
     )
+    kernels.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
     whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
     whole.set_defaults(run=_model)
     whole.add_argument("--structure", default="tiles", metavar="NAME", help="of every layer it fits (default: tiles)")
@@ -64,7 +65,8 @@ def _kernels(args: Namespace) -> tuple[dict[str, Any], str]:
     from campfire.bench.kernels import bench_kernels
 
     structures = args.structures.split(",")
-    found = bench_kernels(structures, args.sparsity, args.model, _batches(args), args.rounds, args.size)
+    sizes = (args.model, _batches(args), args.rounds, args.size)
+    found = bench_kernels(structures, args.sparsity, *sizes, dtype=args.dtype)
     return found, _of_kernels(found)
 
 
