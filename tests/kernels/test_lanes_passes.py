@@ -14,7 +14,7 @@ from campfire import native
 from campfire.kernels import lanes_passes as lanes
 from campfire.kernels.formats import empty as new
 from campfire.kernels.formats import is_format, to_format
-from campfire.kernels.lanes_index import build
+from campfire.kernels.lanes_index import Index
 from campfire.kernels.lanes_plan import Geometry
 from campfire.native.flavours import flavour_names
 
@@ -77,7 +77,7 @@ def test_random_layers(width: int, seed: int) -> None:
     x = torch.randn(geometry.images, geometry.inputs, geometry.height, geometry.width, generator=generator)
     bias = torch.randn(geometry.outputs, generator=generator)
     dy = torch.randn(geometry.images, geometry.outputs, *geometry.out_size, generator=generator)
-    index, value = build(keep.flatten().nonzero()[:, 0], geometry, width), weight[keep]
+    index, value = Index(keep.flatten().nonzero()[:, 0], geometry, width), weight[keep]
     with poisoned():
         y = lanes.forward(chwn(x), index, value, bias)
         dx = lanes.d_input(chwn(dy), index, value)
@@ -98,7 +98,7 @@ def test_threads_agree_bit_for_bit() -> None:
     if native.library("lanes") is None:
         pytest.skip("no compiler")
     (geometry, keep), before, found = drawn(3), torch.get_num_threads(), []
-    index, value = build(keep.flatten().nonzero()[:, 0], geometry), torch.randn(int(keep.sum()))
+    index, value = Index(keep.flatten().nonzero()[:, 0], geometry), torch.randn(int(keep.sum()))
     x = chwn(torch.randn(geometry.images, geometry.inputs, geometry.height, geometry.width))
     dy = chwn(torch.randn(geometry.images, geometry.outputs, *geometry.out_size))
     try:

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from campfire import native
-from campfire.kernels import lanes_passes
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
-from campfire.kernels.lanes_index import Index, build
+from campfire.kernels.lanes_native import available
 from campfire.kernels.lanes_plan import Geometry, most_lines
+from campfire.kernels.lanes_ways import Way, way_of
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 
@@ -37,7 +36,7 @@ class Lanes(Kernel):
             reasons.append(f"a kernel and its stride span too much; got {packed.shape[2]}x{packed.shape[3]}")
         if dtype != torch.float32 or device.type != "cpu":
             reasons.append(f"it computes in float32 on a CPU; got {dtype} on {device.type}")
-        if not reasons and native.library("lanes") is None:
+        if not reasons and not (available("lanes") and available("lanes_layers")):
             reasons.append("native code is off, or no compiler was found")
         return reasons
 
@@ -56,7 +55,7 @@ class LanePasses(Prepared):
         self._back = None if self._order is None else torch.argsort(self._order)
         self._positions = positions if self._order is None else positions[self._order]
         self._dense = Dense(packed, conv)
-        self._indices: dict[tuple[int, ...], Index] = {}
+        self._ways: dict[tuple[int, ...], Way] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -65,32 +64,32 @@ class LanePasses(Prepared):
             return self._dense.forward(x, value, bias, residual, relu)
         x, residual = to_format(x, "chwn"), None if residual is None else to_format(residual, "chwn")
         bias = None if bias is None else bias.contiguous()
-        return lanes_passes.forward(x, self._index(tuple(x.shape)), self._listed(value), bias, residual, relu)
+        return self._way(tuple(x.shape)).forward(x, self._listed(value), bias, residual, relu)
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         if not _served(dy, value):
             return self._dense.d_input(dy, value, size)
-        return lanes_passes.d_input(to_format(dy, "chwn"), self._index(tuple(size)), self._listed(value))
+        return self._way(tuple(size)).d_input(to_format(dy, "chwn"), self._listed(value))
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         if not _served(dy, x):
             return self._dense.d_values(dy, x)
         x, dy = to_format(x, "chwn"), to_format(dy, "chwn")
-        listed = lanes_passes.d_values(x, dy, self._index(tuple(x.shape)))
+        listed = self._way(tuple(x.shape)).d_values(x, dy)
         return (listed if self._back is None else listed[self._back]).view(self.value_shape)
 
     def _listed(self, value: Tensor) -> Tensor:
         flat = value.detach().reshape(-1)
         return flat if self._order is None else flat[self._order]
 
-    def _index(self, size: tuple[int, ...]) -> Index:
-        if (found := self._indices.get(size)) is None:
+    def _way(self, size: tuple[int, ...]) -> Way:
+        if (found := self._ways.get(size)) is None:
             k, c, r, s = self.shape
             geometry = Geometry(size[0], c, size[2], size[3], k, r, s, self.conv.stride, self.conv.padding)
-            found = build(self._positions, geometry, lanes_passes.width())
-            while len(self._indices) >= SIZES:
-                self._indices.pop(next(iter(self._indices)))
-            self._indices[size] = found
+            found = way_of(self._positions, geometry)
+            while len(self._ways) >= SIZES:
+                self._ways.pop(next(iter(self._ways)))
+            self._ways[size] = found
         return found
 
 

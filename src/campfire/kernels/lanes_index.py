@@ -1,11 +1,12 @@
 """Indices of the batch-lane kernels: the survivors sorted as each pass visits them, with their places in its strips."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from campfire.kernels.lanes_plan import Geometry, Pass, distances, reads, reads_back, with_tile
+from campfire.kernels.lanes_plan import LANES, Geometry, Pass, distances, reads, reads_back, with_tile
 
 
 @dataclass(frozen=True)
@@ -25,36 +26,48 @@ class Side:
 
 @dataclass(frozen=True)
 class Index:
-    """Both directions of one layer; ``values`` survivors, ``whole`` where they are whole 3 x 3 kernels."""
+    """Both directions of one layer, each made when it is first asked for.
 
-    geometry: Geometry
-    values: int
-    forward: Side
-    backward: Side
+    Args:
+        positions: of the survivors in the flat weight [K, C, R, S], rising.
+        lanes: of one register.
 
-
-def build(positions: Tensor, geometry: Geometry, lanes: int = 16) -> Index:
-    """The index of survivors at ``positions``, rising in the flat weight [K, C, R, S]; ``lanes`` of one register.
-
-    >>> index = build(torch.tensor([0, 5, 17]), Geometry(16, 2, 8, 8, 1, 3, 3, padding=1))
+    >>> index = Index(torch.tensor([0, 5, 17]), Geometry(16, 2, 8, 8, 1, 3, 3, padding=1))
     >>> index.forward.start.tolist(), index.backward.which.tolist()
     ([0, 3], [0, 1, 2])
     """
-    layer, geometry = geometry, geometry.flat
-    size = geometry.taps_high * geometry.taps_wide
-    whole = geometry.stride <= 2 and _whole(positions, geometry)
-    limit = 28 if lanes == 16 else 12
-    share = positions.numel() / (geometry.outputs * geometry.inputs)
-    kernels = positions[::size] // size, None
-    taps = positions // size, positions % size
-    forward = with_tile(reads(geometry, whole), share, limit)
-    backward = with_tile(reads_back(geometry, whole and geometry.stride == 1), share, limit)
-    return Index(
-        layer,
-        positions.numel(),
-        _forward(forward, *(kernels if forward.whole else taps)),
-        _backward(backward, geometry, *(kernels if backward.whole else taps)),
-    )
+
+    positions: Tensor
+    geometry: Geometry
+    lanes: int = LANES
+
+    @property
+    def values(self) -> int:
+        """Survivors."""
+        return self.positions.numel()
+
+    @cached_property
+    def forward(self) -> Side:
+        """For the passes forward and d_values."""
+        flat = self.geometry.flat
+        walk = self._tiled(reads(flat, flat.stride <= 2 and _whole(self.positions, flat)))
+        return _forward(walk, *self._survivors(bool(walk.whole)))
+
+    @cached_property
+    def backward(self) -> Side:
+        """For the pass d_input."""
+        flat = self.geometry.flat
+        walk = self._tiled(reads_back(flat, flat.stride == 1 and _whole(self.positions, flat)))
+        return _backward(walk, flat, *self._survivors(bool(walk.whole)))
+
+    def _tiled(self, walk: Pass) -> Pass:
+        share = self.values / (self.geometry.outputs * self.geometry.inputs)
+        return with_tile(walk, share, 28 if self.lanes == LANES else 12)
+
+    def _survivors(self, whole: bool) -> tuple[Tensor, Tensor | None]:
+        """Their kernels and taps; no taps where whole kernels survive."""
+        size = self.geometry.taps_high * self.geometry.taps_wide
+        return (self.positions[::size] // size, None) if whole else (self.positions // size, self.positions % size)
 
 
 def _whole(positions: Tensor, geometry: Geometry) -> bool:

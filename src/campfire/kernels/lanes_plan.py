@@ -29,10 +29,13 @@ class Geometry:
     stride: int = 1
     padding: int = 0
     last: int = LANES  # images of the last pixel
+    out: tuple[int, int] | None = None  # rows and columns of the output, where they are not what the sizes say
 
     @property
     def out_size(self) -> tuple[int, int]:
         """Rows and columns of the output."""
+        if self.out is not None:
+            return self.out
         sizes = ((self.height, self.taps_high), (self.width, self.taps_wide))
         high, wide = ((size + 2 * self.padding - taps) // self.stride + 1 for size, taps in sizes)
         return high, wide

@@ -1,8 +1,10 @@
 // What stands between convolutions of tensors [channel][row][column][image]: conversion, batch normalisation, pooling.
 #include <cmath>
+#include <vector>
 
 #include "lanes_convert.h"
 #include "lanes_norm.h"
+#include "lanes_parts.h"
 #include "lanes_pool.h"
 
 extern "C" {
@@ -16,6 +18,27 @@ void campfire_lanes_take(const float* from, int32_t images, int32_t channels, in
 void campfire_lanes_give(const float* from, int32_t images, int32_t channels, int32_t pixels, int32_t channels_last,
                          float* to) {
   (channels_last ? to_channels_last : to_planes)({images, channels, pixels}, from, to);
+}
+
+// Parts of images as lanes, and back; of an image that has fewer pixels than the parts together, they hold zeros.
+void campfire_lanes_cut(const Parts* p, const float* x, float* lanes) {
+#pragma omp parallel
+  {
+    std::vector<float> stage(p->part() * p->count());
+#pragma omp for schedule(static)
+    for (int c = 0; c < p->channels; c++) cut(*p, x + c * p->plane(), stage.data(), lanes + (int64_t)c * p->high * p->wide * 16);
+  }
+}
+
+void campfire_lanes_join(const Parts* p, const float* lanes, const float* residual, int32_t relu, float* y) {
+#pragma omp parallel
+  {
+    std::vector<float> stage(p->part() * p->count());
+#pragma omp for schedule(static)
+    for (int c = 0; c < p->channels; c++)
+      join(*p, lanes + (int64_t)c * p->high * p->wide * 16, stage.data(), residual ? residual + c * p->plane() : nullptr, relu,
+           y + c * p->plane());
+  }
 }
 
 // y = (x - mean) / sqrt(variance + eps) weight + bias, channel by channel of n floats; mean and variance are measured
