@@ -27,6 +27,9 @@ typedef uint16_t Half;  // a bfloat16: the upper half of a float
 
 static inline Vec dot(Vec sum, Vec a, Vec b) { return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b); }
 
+// The larger; a NaN in v stays.
+static inline Vec at_least(Vec least, Vec v) { return (Vec)_mm512_max_ps((__m512)least, (__m512)v); }
+
 // 16 numbers as floats, and back: to the nearest, ties to even.
 static inline Vec widen(const Half* p) {
     return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);

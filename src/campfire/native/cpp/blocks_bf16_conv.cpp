@@ -4,6 +4,8 @@
 // of 16 or 32 channels of y for both. Forward: pairs of inputs, lanes of outputs. Gradient: pairs of outputs, lanes of inputs.
 // A tile keeps SEG x L pixels x V vectors in registers; an entry costs V loads of weights and one broadcast a pixel, and
 // every broadcast serves V dot products, so that loads stay below the two dot products a cycle.
+#include <cmath>
+
 #include "blocks_bf16.h"
 
 extern "C" int64_t campfire_blocks_bf16_built() {
@@ -28,17 +30,16 @@ struct Args {
     bool relu, past;
 };
 
-// A tile's sums with all that comes after a convolution. Not inlined: the registers of the loop before it hold the sums.
+// A pixel's sums with all that comes after a convolution but the bias, with which they began.
 template <int V>
-__attribute__((noinline)) void finish(const Args& a, const float* sums, Half* y, int64_t lane) {
-    UNROLL for (int v = 0; v < V; v++) {
-        Vec z = load(sums + v * W);
-        const int64_t k = lane + v * W;
-        if (a.bias) z += load(a.bias + k);
-        if (a.residual) z += widen(a.residual + (y + k - a.y0));
-        if (a.relu) z = z < Vec{} ? Vec{} : z;
-        narrow(y + k, z);
-    }
+inline void finish(const Args& a, const Vec* sums, Half* y, Vec least) {
+    Vec z[V];
+    UNROLL for (int v = 0; v < V; v++) z[v] = sums[v];
+    if (a.residual)
+        UNROLL for (int v = 0; v < V; v++) z[v] += widen(a.residual + (y - a.y0) + v * W);
+    UNROLL for (int v = 0; v < V; v++) z[v] = at_least(least, z[v]);
+    if constexpr (V == 2) narrow(y, z[0], z[1], a.past);
+    else narrow(y, z[0]);
 }
 
 template <int V, int L, int SEG>
@@ -46,10 +47,13 @@ void tile(const Args& a, const float* const* x, Half* const* y, int64_t g) {
     const int64_t c1 = a.xs * 4, c3 = 3 * c1, c5 = 5 * c1;
     const int64_t from = a.start[g], n = a.start[g + 1] - from;
     for (int64_t h = 0; h < a.lanes; h += V * W) {
+        const int64_t lane = g * a.lanes + h;
         Vec acc[SEG][L][V];
-        UNROLL for (int s = 0; s < SEG; s++)
-            UNROLL for (int p = 0; p < L; p++)
-                UNROLL for (int v = 0; v < V; v++) acc[s][p][v] = Vec{};
+        UNROLL for (int v = 0; v < V; v++) {
+            const Vec first = a.bias ? load(a.bias + lane + v * W) : Vec{};
+            UNROLL for (int s = 0; s < SEG; s++)
+                UNROLL for (int p = 0; p < L; p++) acc[s][p][v] = first;
+        }
         const float* w = a.value + from * a.lanes + h;
         const int32_t* at = a.at + from;
         for (int64_t i = 0; i < n; i++, w += a.lanes) {
@@ -64,22 +68,9 @@ void tile(const Args& a, const float* const* x, Half* const* y, int64_t g) {
                 }
             }
         }
-        const int64_t lane = g * a.lanes + h;
-        if (!a.bias && !a.residual && !a.relu) {
-            UNROLL for (int s = 0; s < SEG; s++)
-                UNROLL for (int p = 0; p < L; p++) {
-                    Half* to = y[s] + p * a.ys + lane;
-                    if constexpr (V == 2) narrow(to, acc[s][p][0], acc[s][p][1], a.past);
-                    else narrow(to, acc[s][p][0]);
-                }
-            continue;
-        }
-        alignas(64) float sums[SEG][L][V * W];
+        const Vec least = splat(a.relu ? 0.0f : -INFINITY);
         UNROLL for (int s = 0; s < SEG; s++)
-            UNROLL for (int p = 0; p < L; p++)
-                UNROLL for (int v = 0; v < V; v++) store(sums[s][p] + v * W, acc[s][p][v]);
-        for (int s = 0; s < SEG; s++)
-            for (int p = 0; p < L; p++) finish<V>(a, sums[s][p], y[s] + p * a.ys, lane);
+            UNROLL for (int p = 0; p < L; p++) finish<V>(a, acc[s][p], y[s] + p * a.ys + lane, least);
     }
 }
 
@@ -116,7 +107,7 @@ struct Ordered {
         for (int64_t k = 0; k < K; k += W) {
             Vec z = widen(y + k);
             if (a.residual) z += widen(a.residual + (y + k - a.y0));
-            if (a.relu) z = z < Vec{} ? Vec{} : z;
+            if (a.relu) z = at_least(Vec{}, z);
             narrow(y + k, z);
         }
     }
