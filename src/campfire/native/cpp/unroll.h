@@ -26,7 +26,7 @@ static inline void fence() {
 }
 
 // Into the second cache: for lines that lie too far apart for the processor to foresee.
-static inline void ahead(const float* p) { __builtin_prefetch(p, 0, 2); }
+static inline void ahead(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // A value that stays in a register: the compiler would else load it again with each FMA, and loads are what is scarce.
 static inline Vec held(Vec v) {
