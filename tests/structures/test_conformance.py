@@ -10,7 +10,9 @@ from campfire.testing import SHAPES, check_structure
 
 OPTIONS = ["window:mode=campfire", "window:mode=campfire,max_nonzero=4", "window:mode=mixed", "combined:share=0.5",
            "combined:literal=true", "combined:share=0", "2:4", "nm:n=1,m=8", "block:n=1", "block:n=3", "block:n=5",
-           "two-tier:n=2,share=0.8", "two-tier:share=1", "tiles:rows=4,channels=2"]  # fmt: skip
+           "two-tier:n=2,share=0.8", "two-tier:share=1", "tiles:rows=4,channels=2",
+           "hrbp:rows=4,channels=2,guard=both", "hrbp:rows=3,channels=3,order=cluster,inputs=neighbours",
+           "hrbp++:rows=4,channels=2,order=none", "hrbp++:rows=2,taps=2"]  # fmt: skip
 EVERY = [*sorted(REGISTRY), *OPTIONS]
 
 
