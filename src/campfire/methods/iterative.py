@@ -30,13 +30,11 @@ class Iterative(Method):
             raise UsageError(f"threshold and step are >= 0; got {self.threshold} and {self.step}")
 
     def why_not(self, schedule: Schedule) -> list[str]:
-        if isinstance(schedule, (Steps, OneShot)):
-            return []
-        return [f"it prunes at the epochs of a Steps schedule, and {type(schedule).__name__} has none"]
+        return why_not_by_list(schedule)
 
     def after_step(self, pruner: Host, epoch: float) -> None:
         for stage in pruner.stages:
-            due = sum(at <= epoch + 1e-9 for at in _epochs(stage.schedule))
+            due = due_updates(stage.schedule, epoch)
             if stage.updates < due:
                 target = stage.schedule(epoch)
                 layers = self._by_threshold(pruner.saliencies(stage), due - 1, target) if self.threshold else None
@@ -51,5 +49,18 @@ class Iterative(Method):
         return sparsity
 
 
-def _epochs(schedule: Schedule) -> list[float]:
+def epochs_of(schedule: Schedule) -> list[float]:
+    """The epochs at which a schedule by list prunes."""
     return [e for e, _ in schedule.at] if isinstance(schedule, Steps) else [schedule.start]
+
+
+def due_updates(schedule: Schedule, epoch: float) -> int:
+    """How many entries of the list have come by ``epoch``."""
+    return sum(at <= epoch + 1e-9 for at in epochs_of(schedule))
+
+
+def why_not_by_list(schedule: Schedule) -> list[str]:
+    """Reasons why a schedule has no list of epochs to prune at; [] when it has."""
+    if isinstance(schedule, (Steps, OneShot)):
+        return []
+    return [f"it prunes at the epochs of a Steps schedule, and {type(schedule).__name__} has none"]

@@ -24,6 +24,7 @@ class Binding:
         optimizer: Optimizer | Iterable[Optimizer],
         before_step: Callable[[], object],
         after_step: Callable[[], object],
+        watched: Callable[[], bool] | None = None,
     ):
         self.layers, self.optimizers = list(layers), _optimizers(optimizer)
         held = {id(p) for o in self.optimizers for group in o.param_groups for p in group["params"]}
@@ -32,7 +33,7 @@ class Binding:
         self._weights = [layer.weight for layer in self.layers]
         self.zeroing = {id(o): Zeroing(self.layers, o) for o in self.optimizers}
         self._before, self._after = before_step, after_step
-        self._handles: list[RemovableHandle] = [layer.hook() for layer in self.layers]
+        self._handles: list[RemovableHandle] = [layer.hook(watched) for layer in self.layers]
         self._handles += [o.register_step_post_hook(self._stepped) for o in self.optimizers]
         self._handles.append(self.optimizers[0].register_step_pre_hook(self._stepping))
 
@@ -40,6 +41,13 @@ class Binding:
         """Take every hook off again."""
         for handle in self._handles:
             handle.remove()
+        for layer in self.layers:
+            layer.watched = layer.dense_grad = None
+
+    def forget(self) -> None:
+        """Let the optimizers start anew."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def _stepping(self, optimizer: Optimizer, *_: Any) -> None:
         if not _skipped(optimizer):

@@ -1,6 +1,6 @@
 """A layer under masks. The weight itself stays the user's ordinary Parameter."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +27,8 @@ class PrunedLayer:
     kept: int = -1
     _mask: Mask | None = None
     cached_factor: Tensor | None = None
+    watched: Callable[[], bool] | None = None
+    dense_grad: Tensor | None = None  # of this step, with that of dead weights, where a method asked for it
 
     def __post_init__(self) -> None:
         self.mask = None
@@ -82,11 +84,12 @@ class PrunedLayer:
             )
         return score
 
-    def tighten(self, structure: Structure, plans: dict[str, Plan], goal: float) -> bool:
+    def tighten(self, structure: Structure, plans: dict[str, Plan], goal: float, score: Tensor | None = None) -> bool:
         """Make the mask anew for the requested sparsity, inside the previous one; whether it changed.
 
         Args:
             plans: the phase's plans by layer; this layer's is made here, for the final sparsity ``goal``, if it is not there.
+            score: [K, C, R, S], instead of the layer's own.
         """
         name, self.structure = self.target.name, structure
         count = structure.count(self.target.shape, self.requested)
@@ -94,15 +97,51 @@ class PrunedLayer:
             return False
         if count == 0:
             raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({self.requested:.4f})")
-        score, alive = self.importance(), self.keep
+        score, alive = self.importance() if score is None else score.float(), self.keep
         if name not in plans:
             plans[name] = structure.plan(score * alive, goal)
         plan = {k: v.to(alive.device) for k, v in plans[name].items()}
         self.mask = Mask(structure.project(score, count, plan, alive), plan)
         return True
 
-    def hook(self) -> RemovableHandle:
-        """From now on gradients are zero where the weight is dead, as they arrive; also once a frozen weight trains again."""
+    def regrow(
+        self,
+        structure: Structure,
+        plans: dict[str, Plan],
+        goal: float,
+        survivors: Tensor,
+        growth: Tensor,
+        regroup: bool,
+    ) -> bool:
+        """Make the mask anew for the requested sparsity, wherever the previous one was; whether it changed.
+
+        Survivors score between 1 and 2 by |w|, all others below 1 by ``growth``: so survivors live on, and in a unit that is
+        partly theirs the number of them decides.
+
+        Args:
+            survivors: bool [K, C, R, S].
+            growth: >= 0, [K, C, R, S].
+            regroup: make the plan anew from these scores.
+        """
+        name, self.structure = self.target.name, structure
+        count, size, alive = structure.count(self.target.shape, self.requested), self.weight.numel(), self.keep
+        if count == size == self.kept:
+            return False
+        score = torch.where(survivors, 1 + _to_one(view4(self.weight.detach()).abs()), 0.999 * _to_one(growth))
+        if name not in plans or (regroup and plans[name]):
+            plans[name] = structure.plan(score, goal)
+        plan = {k: v.to(alive.device) for k, v in plans[name].items()}
+        keep = structure.project(score, count, plan, torch.ones_like(alive))
+        self.mask = Mask(keep, plan)
+        return not torch.equal(keep, alive)
+
+    def hook(self, watched: Callable[[], bool] | None = None) -> RemovableHandle:
+        """From now on gradients are zero where the weight is dead, as they arrive; also once a frozen weight trains again.
+
+        Args:
+            watched: whether the gradient that arrives is wanted as it is; `dense_grad` then holds it.
+        """
+        self.watched = watched
         weight = self.weight
         trains = weight.requires_grad
         handle = weight.requires_grad_(True).register_hook(self._masked)
@@ -111,7 +150,33 @@ class PrunedLayer:
 
     def _masked(self, grad: Tensor) -> Tensor | None:
         factor = self.factor()
-        return None if factor is None else grad * factor
+        if factor is None:
+            return None
+        if self.watched is not None and self.watched():
+            self._watch(grad.detach())
+        return grad * factor
+
+    def _watch(self, grad: Tensor) -> None:
+        """Sum up the gradient of a step as autograd does, from where the loop zeroed it."""
+        so_far = self.weight.grad
+        begun = self.dense_grad is not None and so_far is not None and bool(so_far.any())
+        self.dense_grad = self.dense_grad + grad if begun and self.dense_grad is not None else grad.clone()
+
+    def gradient(self) -> Tensor:
+        """The gradient of this step, of dead weights too where it was watched; float32, as the weight lies.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.weight.grad is None:
+            raise UsageError(
+                f"the method goes by gradients, and layer {self.target.name!r} has none in this step: it is frozen, or the loss "
+                f"does not depend on it; leave it dense by a rule, {{{self.target.name!r}: None}}"
+            )
+        if self.mask is None:
+            return self.weight.grad.detach().float()
+        dense = self.dense_grad
+        return torch.zeros_like(self.weight, dtype=torch.float32) if dense is None else dense.float()
 
     def report(self) -> LayerSparsity:
         """What was asked and what is true."""
@@ -140,6 +205,12 @@ def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:
         if dead := outputs.numel() - int(outputs.count_nonzero()):
             lost[layer.target.name] = f"{layer.target.name} ({dead} of {outputs.numel()})"
     return lost
+
+
+def _to_one(x: Tensor) -> Tensor:
+    """Values >= 0 on [0, 1], float32."""
+    x = x.float()
+    return x / x.max().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """Pruner: owns the masks of a model and keeps them true through training."""
 
+import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from campfire.methods import Method
 from campfire.pruner import sharing, state
 from campfire.pruner.binding import Binding
 from campfire.pruner.clock import Clock
+from campfire.pruner.hosting import Hosting
 from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs
 from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
@@ -27,7 +29,7 @@ from campfire.scores import Score
 from campfire.sparsity import SparsityReport
 
 
-class Pruner:
+class Pruner(Hosting):
     """Make a model's weights sparse in a structure while it trains; the training loop does not change.
 
     ``rules`` is a structure (``"ck"``, ``CK()``: laid on every convolution with groups = 1 except the first), a mapping
@@ -39,7 +41,7 @@ class Pruner:
         rules: which layers get which structure.
         schedule: when how much goes; None where ``rules`` is a list of phases.
         score: what makes a weight matter: ``"magnitude"``, ``"taylor"``, ``"random"`` or a function (weight, grad) -> score.
-        method: how masks change: ``"gradual"``, ``"iterative"`` or a `Method`.
+        method: how masks change: ``"gradual"``, ``"rigl"``, any name of `campfire.methods.REGISTRY`, or a `Method`.
         allocation: how the target is shared: ``"uniform"``, ``"erk"``, ``"global"``, or {layer: final sparsity}.
         every: steps between mask updates inside an epoch (1: the paper).
         seed: for scores that are drawn.
@@ -74,15 +76,17 @@ class Pruner:
         if every < 1:
             raise UsageError(f"every is a number of steps, 1 or more; got {every}")
         phases = phases_of(rules, schedule)
-        self.method = methods.named(method) if isinstance(method, str) else method
+        self.method = methods.named(method) if isinstance(method, str) else dataclasses.replace(method)
         for phase in phases:
             if reasons := self.method.why_not(phase.schedule):
                 raise DoesNotFit(f"method {str(self.method)!r}", "this schedule", reasons)
             if phase.schedule.target == 0:
                 warnings.warn("a schedule with target 0 removes nothing", NoEffect, stacklevel=2)
-        self.model, self.every = bare(model), every
+        self.model, self.every, self.seed = bare(model), every, seed
         found, refused = targets(self.model)
         self.stages = bind(phases, found, refused)
+        if reasons := self.method.why_not_on(self.stages):
+            raise DoesNotFit(f"method {str(self.method)!r}", "these rules", reasons)
         self._dense = {**self.stages[0].dense, **{r.name: r.reason for r in refused}}
         score = scores.named(score, seed) if isinstance(score, str) else score
         first = {n: structure for stage in reversed(self.stages) for n, structure in stage.structures.items()}
@@ -140,7 +144,7 @@ class Pruner:
         if self._binding is not None:
             raise UsageError("this pruner is attached already; call detach() first")
         self._clock.pace(steps_per_epoch)
-        self._binding = Binding(self.layers.values(), optimizer, self._before_step, self._after_step)
+        self._binding = Binding(self.layers.values(), optimizer, self._before_step, self._after_step, self._watched)
         return self
 
     def detach(self) -> None:
@@ -149,8 +153,11 @@ class Pruner:
             self._binding.release()
         self._binding = None
 
+    @torch.no_grad()
     def _before_step(self) -> None:
         self.method.before_step(self, self.epoch)
+        for layer in self.layers.values():
+            layer.dense_grad = None
 
     def _after_step(self) -> None:
         self.method.after_step(self, self.epoch)
@@ -175,10 +182,6 @@ class Pruner:
         else:
             zero_where_dead_(bare(model), self.masks)
 
-    def penalty(self) -> Tensor | float:
-        """The method's term for the loss; 0.0 where it has none."""
-        return self.method.penalty(self)
-
     # --- masks -----------------------------------------------------------------------------------------------------
 
     @property
@@ -192,31 +195,34 @@ class Pruner:
         return 1 - sum(x.kept for x in self.layers.values()) / sum(x.weight.numel() for x in self.layers.values())
 
     @torch.no_grad()
-    def update(self, stage: Stage, target: float, layers: Mapping[str, float] | None = None) -> None:
+    def update(
+        self,
+        stage: Stage,
+        target: float,
+        layers: Mapping[str, float] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Tighten the masks of a phase to the schedule's ``target``; methods call this.
 
         What dies goes at once: weights, gradients, and state in every optimizer.
 
         Args:
             layers: a sparsity for each layer, instead of the allocation's share of the target.
+            scores: [K, C, R, S] for each layer, instead of the pruner's score.
         """
-        stage.goals = stage.goals or sharing.goals(self._allocate, stage, self.layers)
+        stage.goals = stage.goals or sharing.goals(self._allocate, stage, self.layers, scores)
         changed = []
         for name, structure in stage.structures.items():
             layer = self.layers[name]
             layer.requested = stage.target_of(name, target) if layers is None else layers[name]
             goal = stage.goals[name] if layers is None else stage.schedule.target
-            if layer.tighten(structure, stage.plans, goal):
+            if layer.tighten(structure, stage.plans, goal, None if scores is None else scores[name]):
                 changed.append(layer)
         stage.applied, stage.updates = target, stage.updates + 1
         zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
         if lost := lost_outputs(x for x in changed if x.target.name not in self._warned):
             self._warned |= set(lost)
             warnings.warn(f"outputs without a living weight: {', '.join(lost.values())}", LostOutputs, stacklevel=2)
-
-    def saliencies(self, stage: Stage) -> dict[str, Tensor]:
-        """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead."""
-        return sharing.saliencies(stage, self.layers)
 
     def verify(self) -> None:
         """Check that every mask is legal and, under `torch.distributed`, equal on all ranks (all of them must call it).

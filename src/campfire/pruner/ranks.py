@@ -1,11 +1,26 @@
 """Ranks: all processes of a distributed run must hold equal masks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch.distributed as dist
+from torch import Tensor
 
 from campfire.errors import CampfireError
 from campfire.mask import Mask
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def average(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over all ranks of `torch.distributed`, equal bit for bit on all of them, which must all call it."""
+    means = [x.clone() for x in tensors]
+    if _several():
+        for x in means:
+            dist.all_reduce(x)
+            x /= dist.get_world_size()
+    return means
 
 
 def check_ranks(masks: Mapping[str, Mask]) -> None:
@@ -14,7 +29,7 @@ def check_ranks(masks: Mapping[str, Mask]) -> None:
     Raises:
         CampfireError: naming the layers, on every rank.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not _several():
         return
     everyone: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everyone, {name: mask.checksum() for name, mask in masks.items()})

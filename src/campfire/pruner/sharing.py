@@ -25,11 +25,19 @@ def allocation_of(
     return allocations.given(given)
 
 
-def goals(allocate: Allocation, stage: Stage, layers: Mapping[str, PrunedLayer]) -> dict[str, float]:
-    """The final sparsity of each layer of a phase."""
+def goals(
+    allocate: Allocation,
+    stage: Stage,
+    layers: Mapping[str, PrunedLayer],
+    scores: Mapping[str, Tensor] | None = None,
+    target: float | None = None,
+) -> dict[str, float]:
+    """The sparsity of each layer of a phase at ``target``: by default the final one."""
     shapes = {n: layers[n].target.shape for n in stage.structures}
     shares = allocate(
-        shapes, stage.schedule.target, lambda: {n: s.cpu().numpy() for n, s in saliencies(stage, layers).items()}
+        shapes,
+        stage.schedule.target if target is None else target,
+        lambda: {n: s.cpu().numpy() for n, s in saliencies(stage, layers, scores).items()},
     )
     for name in shapes:
         if name not in shares or not 0 <= shares[name] < 1:
@@ -39,7 +47,13 @@ def goals(allocate: Allocation, stage: Stage, layers: Mapping[str, PrunedLayer])
     return {name: float(shares[name]) for name in shapes}
 
 
-def saliencies(stage: Stage, layers: Mapping[str, PrunedLayer]) -> dict[str, Tensor]:
-    """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead."""
-    of = ((n, s, layers[n]) for n, s in stage.structures.items())
-    return {n: s.saliency(x.importance() * x.keep).flatten() for n, s, x in of}
+def saliencies(
+    stage: Stage, layers: Mapping[str, PrunedLayer], scores: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead.
+
+    Args:
+        scores: [K, C, R, S] for each layer, instead of the pruner's.
+    """
+    of = ((s, layers[n], layers[n].importance() if scores is None else scores[n]) for n, s in stage.structures.items())
+    return {x.target.name: s.saliency(score * x.keep).flatten() for s, x, score in of}

@@ -106,8 +106,8 @@ def load_into(pruner: "Pruner", state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"the pruner state belongs to another model or rule set:{listed}")
     loaded = {name: _load_layer(pruner, name, saved) for name in saved.layers}
     try:
-        pruner.method.load_state_dict(saved.method.state)
-    except (KeyError, TypeError, ValueError) as error:
+        pruner.method.load_state_dict(saved.method.state, {n: x.target.shape for n, x in pruner.layers.items()})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the state of method {saved.method.name!r} is damaged ({error!r})") from None
     clock, pruner._clock = pruner._clock, Clock(**saved.clock.model_dump())
     if pruner._binding is not None:  # attached already: at this run's own pace
