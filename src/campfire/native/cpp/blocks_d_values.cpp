@@ -16,6 +16,12 @@ struct Run {
     int64_t pixels;
 };
 
+// Pixels of the next batch, fetched a little with every pixel, so that the fetches never queue up.
+struct Soon {
+    const char *x, *dy;
+    int64_t x_bytes, dy_bytes;  // a pixel
+};
+
 struct Args {
     const float* planes;  // [C][plane]
     const int32_t* at;    // [entries]: offset into the planes
@@ -24,7 +30,8 @@ struct Args {
 };
 
 template <int V, int J>
-void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t row) {
+void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t row, Soon& next) {
+    Soon soon = next;
     Vec acc[J][V];
     float* out = a.dw + from * a.k;
     UNROLL for (int j = 0; j < J; j++)
@@ -34,6 +41,7 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     for (const Run& run : runs) {
         const float* dy = run.dy + row;
         for (int64_t p = run.x, end = run.x + run.pixels * a.xs; p < end; p += a.xs, dy += a.ys) {
+            ahead(soon.x), ahead(soon.dy), soon.x += soon.x_bytes, soon.dy += soon.dy_bytes;
             Vec d[V];
             UNROLL for (int v = 0; v < V; v++) d[v] = load(dy + v * W);
             UNROLL for (int j = 0; j < J; j++) {
@@ -44,19 +52,20 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     }
     UNROLL for (int j = 0; j < J; j++)
         UNROLL for (int v = 0; v < V; v++) store(out + j * a.k + v * W, acc[j][v]);
+    next = soon;
 }
 
 constexpr int MANY = W == 16 ? 12 : 4;
 
 template <int V>
-void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to, int64_t row) {
+void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to, int64_t row, Soon& soon) {
     float* dw = a.dw;
     for (int64_t h = 0; h < a.k; h += V * W) {
         a.dw = dw + h;
         int64_t e = from;
-        for (; e + MANY <= to; e += MANY) entries<V, MANY>(a, runs, e, row + h);
-        for (; e + 4 <= to; e += 4) entries<V, 4>(a, runs, e, row + h);
-        for (; e < to; e++) entries<V, 1>(a, runs, e, row + h);
+        for (; e + MANY <= to; e += MANY) entries<V, MANY>(a, runs, e, row + h, soon);
+        for (; e + 4 <= to; e += 4) entries<V, 4>(a, runs, e, row + h, soon);
+        for (; e < to; e++) entries<V, 1>(a, runs, e, row + h, soon);
     }
 }
 
@@ -95,10 +104,22 @@ struct Job {
         strips = (height + rows - 1) / rows, batches = strips * (c.flat() ? 1 : c.N);
     }
 
+    const float* x_of(int64_t n, int64_t row) const { return x + (c.flat() ? row : (n * c.H + row * c.stride) * c.Wd) * c.C; }
+    const float* dy_of(int64_t n, int64_t row) const { return dy + (n * height + row) * width * c.K; }
+
+    // What batch i reads, in the course of all the pixels that `entries` entries go by.
+    Soon following(int64_t i, int64_t entries) const {
+        if (i >= batches) return {(const char*)x, (const char*)dy, 0, 0};
+        const int64_t n = i / strips, h0 = i % strips * rows, h1 = std::min(height, h0 + rows);
+        const int64_t visits = std::max<int64_t>(1, rows * width * entries / MANY);
+        return {(const char*)x_of(n, h0), (const char*)dy_of(n, h0), (x_of(n, h1) - x_of(n, h0)) * 4 / visits,
+                (dy_of(n, h1) - dy_of(n, h0)) * 4 / visits};
+    }
+
     // Batch i added to the row groups [g0, g1) of dw.
     void run(int64_t i, int64_t g0, int64_t g1, const int32_t* at, float* dw) const {
         const int64_t n = i / strips, h0 = i % strips * rows, h1 = std::min(height, h0 + rows);
-        const float* grad = dy + (n * height + h0) * width * c.K;
+        const float* grad = dy_of(n, h0);
         float* planes = scratch(1, c.C * plane);
         if (c.flat()) turn(x + h0 * c.C, c.C, planes, plane, h1 - h0, c.C);
         else if (sparse)
@@ -119,8 +140,9 @@ struct Job {
         else
             for (int64_t h = 0; h < h1 - h0; h++) runs.push_back({h * (sparse ? 1 : c.stride) * padded, grad + h * width * c.K, width});
         const Args a{planes, at, k, c.flat() || sparse ? 1 : c.stride, c.K, dw};
+        Soon soon = following(i + 1, start[g1] - start[g0]);
         for (int64_t g = g0; g < g1; g++)
-            (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, start[g], start[g + 1], g * k);
+            (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, start[g], start[g + 1], g * k, soon);
     }
 };
 
