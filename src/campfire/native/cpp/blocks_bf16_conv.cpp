@@ -28,6 +28,8 @@ struct Args {
     const Half* residual;           // like y, or null
     const Half* y0;
     bool relu, past;
+    const char* next;  // what the next tile reads: a little is fetched at every entry, for all at once would wait
+    int64_t apiece;    // bytes
 };
 
 // A pixel's sums with all that comes after a convolution but the bias, with which they began.
@@ -56,8 +58,10 @@ void tile(const Args& a, const float* const* x, Half* const* y, int64_t g) {
         }
         const float* w = a.value + from * a.lanes + h;
         const int32_t* at = a.at + from;
+        const char* next = a.next + from * a.apiece;
         for (int64_t i = 0; i < n; i++, w += a.lanes) {
             const int64_t o = at[i];
+            __builtin_prefetch(next, 0, 2), next += a.apiece;
             Vec ww[V];
             UNROLL for (int v = 0; v < V; v++) ww[v] = load(w + v * W);
             UNROLL for (int s = 0; s < SEG; s++) {
@@ -115,7 +119,7 @@ struct Ordered {
 
 // All groups from g0 to g1 of all runs; weights are read once for `most` runs.
 template <int V>
-void all(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, int64_t ahead_of, const Ordered* ordered) {
+void all(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, bool fetch, const Ordered* ordered) {
     constexpr int SEG = V == 1 ? 4 : 2;
     const int64_t n = runs.x.size(), K = a.groups * a.lanes;
     const Tile many = tile_of<V, SEG>(length), one = tile_of<V, 1>(length);
@@ -123,11 +127,10 @@ void all(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1
     if (ordered) rows.ys = K, rows.residual = nullptr, rows.relu = false, rows.past = false;
     for (int64_t i = 0; i < n;) {
         const int64_t end = std::min(n, i + (ordered ? SEG : std::max<int64_t>(SEG, most)));
+        const int64_t entries = std::max(1, a.start[g1] - a.start[g0]);
+        rows.apiece = fetch && end < n ? length * SEG * a.xs * 4 / entries : 0;
+        rows.next = (const char*)runs.x[end < n ? end : i] - a.start[g0] * rows.apiece;
         for (int64_t g = g0; g < g1; g++) {
-            const int64_t from = g * ahead_of / a.groups, to = (g + 1) * ahead_of / a.groups;
-            for (int64_t s = end; s < std::min(n, end + SEG) && ahead_of; s++)  // of the next tile
-                for (int64_t p = 0; p < length; p++)
-                    for (int64_t c = from; c < to; c += 16) ahead(runs.x[s] + p * a.xs + c);
             for (int64_t j = i; j < end;) {
                 const int64_t step = j + SEG <= end ? SEG : 1;
                 Half* to_rows[SEG];
@@ -142,8 +145,8 @@ void all(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1
     }
 }
 
-void runs_of(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, int64_t ahead_of, const Ordered* ordered) {
-    if (!runs.x.empty()) (a.lanes % (2 * W) == 0 ? all<2> : all<1>)(a, runs, length, g0, g1, most, ahead_of, ordered);
+void runs_of(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, bool fetch, const Ordered* ordered) {
+    if (!runs.x.empty()) (a.lanes % (2 * W) == 0 ? all<2> : all<1>)(a, runs, length, g0, g1, most, fetch, ordered);
 }
 
 }  // namespace
@@ -193,7 +196,7 @@ extern "C" void campfire_blocks_bf16_conv(const int64_t* sizes, const Half* inpu
     const int64_t parts = out_order || items >= 2 * c.threads ? 1 : std::min(groups, (2 * c.threads + items - 1) / items);
     const bool past = c.K % 32 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.rows * c.columns * c.K > 2 * LARGE;
     const int64_t most = start[groups] * lanes * 4 > 400000 ? 1 << 20 : 1;  // runs that share what they read of the weights
-    const Args a{start, at, value, lanes, groups, c.step * pixel, c.K * c.apart, bias, residual, y, relu != 0, past};
+    const Args a{start, at, value, lanes, groups, c.step * pixel, c.K * c.apart, bias, residual, y, relu != 0, past, nullptr, 0};
     const Shuffle in(in_order, c.C), out(out_order, c.K);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t unit = 0; unit < items * parts; unit++) {
@@ -232,8 +235,8 @@ extern "C" void campfire_blocks_bf16_conv(const int64_t* sizes, const Half* inpu
         }
         const Ordered ordered{out, out_order ? (Half*)scratch(2, 4 * LONGEST * c.K / 2) : nullptr};
         const int64_t g0 = part * groups / parts, g1 = (part + 1) * groups / parts;
-        runs_of(a, full, length, g0, g1, most, copied ? 0 : C, out_order ? &ordered : nullptr);
-        runs_of(a, rest, left, g0, g1, most, copied ? 0 : C, out_order ? &ordered : nullptr);
+        runs_of(a, full, length, g0, g1, most, !copied, out_order ? &ordered : nullptr);
+        runs_of(a, rest, left, g0, g1, most, !copied, out_order ? &ordered : nullptr);
         if (past) fence();
     }
 }
