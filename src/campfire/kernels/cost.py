@@ -30,9 +30,18 @@ class Pace(NamedTuple):
 
 Paces = tuple[Pace, Pace, Pace]  # in the order of PASSES
 
-# Least squares over the 32 x 4 table of BENCHMARKS.md: 1x1 layers to 12-16 %, others to 4-10 %.
-POINTWISE: dict[str, Paces] = {"blocks": (Pace(1.1, 1.5), Pace(0.7, 2.0), Pace(0.8, 1.0))}
-SPATIAL: dict[str, Paces] = {"blocks": (Pace(0.85, 0.5), Pace(0.75, 1.5), Pace(0.85, 1.25))}
+# blocks: least squares over the 32 x 4 table of BENCHMARKS.md, 1x1 layers to 12-16 %, others to 4-10 %. lanes and compact:
+# eight layers of ResNet-50, 16 images, 2 threads, 30 % of the weights or of the work left, by `campfire.kernels.stopwatch`.
+POINTWISE: dict[str, Paces] = {
+    "blocks": (Pace(1.1, 1.5), Pace(0.7, 2.0), Pace(0.8, 1.0)),
+    "lanes": (Pace(0.63, 1.2), Pace(0.63, 1.2), Pace(0.63, 1.2)),
+    "compact": (Pace(0.9, 4.5), Pace(0.9, 4.0), Pace(0.9, 2.5)),
+}
+SPATIAL: dict[str, Paces] = {
+    "blocks": (Pace(0.85, 0.5), Pace(0.75, 1.5), Pace(0.85, 1.25)),
+    "lanes": (Pace(0.8, 1.0), Pace(0.83, 1.0), Pace(0.7, 1.0)),
+    "compact": (Pace(0.8, 6.0), Pace(0.8, 4.5), Pace(0.8, 2.5)),
+}
 UNKNOWN: Paces = (Pace(0.5, 1.0), Pace(0.5, 1.0), Pace(0.5, 1.0))  # of a kernel that nobody measured
 # Geometric means of that table beside those of 32 x 4 tiles: other tiles, and outputs out of order.
 NARROW = (0.81, 0.88, 0.79)  # 16 outputs

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from campfire.kernels.reference import Dense
 from campfire.kernels.times import Case, Size, Times
 from campfire.native.building import CPP
 from campfire.native.flavours import flavour, this_cpu
+from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
 Run = Callable[[], object]
@@ -52,7 +54,10 @@ def converting(size: Size, dtype: torch.dtype) -> float:
 
 
 def key_of(case: Case) -> str:
-    """What decides how fast a layer is; density and what a kernel does of the dense work in steps of 5 %."""
+    """What decides how fast a layer is.
+
+    In steps of 5 %: how many kernels [R, S] live in any tap, and what each candidate does of the dense work.
+    """
     packed, conv = case.packed, case.conv
     tile = packed.parts.get("tile")
     shares = {name: KERNELS[name].work(packed, conv) for name in KERNELS if not _why_not(case, name)}
@@ -60,10 +65,18 @@ def key_of(case: Case) -> str:
         [
             *(_sizes(packed.shape), f"{conv.stride}/{conv.padding}/{conv.dilation}/{conv.groups}", _sizes(case.size)),
             *(packed.layout, "" if tile is None else _sizes(read_tile(tile)), str(case.dtype), case.device.type),
-            *(f"{name}:{round(20 * share) * 5}" for name, share in shares.items()),
+            *(f"{name}:{round(20 * share) * 5}" for name, share in {"kernels": _living(packed), **shares}.items()),
             _setting(),
         ]
     )
+
+
+def _living(packed: Packed) -> float:
+    """The fraction of kernels that are not dead: it tells whole ones from scattered weights."""
+    kernels = LAYOUTS[packed.layout].positions(packed) // math.prod(packed.shape[2:])
+    alive = torch.zeros(math.prod(packed.shape[:2]), dtype=torch.bool, device=kernels.device)
+    alive[kernels] = True
+    return float(alive.float().mean())
 
 
 def _has(entry: timings.Entry | None, kernels: Sequence[str]) -> bool:
