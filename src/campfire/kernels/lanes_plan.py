@@ -7,7 +7,7 @@ from functools import cache
 LANES = 16  # images, or pixels of a 1x1 layer, that one vector holds
 COLUMNS = (3, 4, 5, 6, 7, 8, 10, 12, 14)  # tiles that are compiled have so many columns (lanes_choice.h)
 ROWS = 8
-TAP_LINES = 640  # vectors of a strip: what stays in a first-level cache of 48 KB beside the sums that pass by
+TAP_LINES = 700  # vectors of a strip: what stays in a first-level cache of 48 KB beside the sums that pass by
 KERNEL_LINES = 1100  # whole kernels read a vector once for nine products, and may read some from the second level
 
 
