@@ -1,25 +1,21 @@
 """What a whole compressed model gains: inference and training steps beside dense float32 and dense bfloat16, in turns."""
 
-import copy
 import statistics
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from campfire import models
 from campfire.bench.kernels import keep_memory
+from campfire.bench.memory import peak_memory
+from campfire.bench.nets import Compiled, Inference, Step, compressed, dense_net, images
 from campfire.bench.timing import interleaved, machine, ratio
-from campfire.compress import compress_
-from campfire.errors import LostOutputs
-from campfire.pruner import Pruner
-from campfire.schedules import OneShot
+from campfire.compress import tune_
+from campfire.nn.base import SparseLayer
 
-RATE = 1e-3
+BEST = "torch.compile, frozen weights"
 
 
 def bench_model(
@@ -30,85 +26,91 @@ def bench_model(
     rounds: int = 5,
     size: int = 224,
     seed: int = 0,
+    best: bool = False,
+    memory: bool = True,
 ) -> dict[str, Any]:
     """Milliseconds of inference and of a training step (forward, backward, SGD with momentum), dense and compressed.
 
-    All in channels_last. Every convolution but the first is pruned, as far as the structure fits. In inference
-    batch normalisation is folded into neither side. Ratios are dense over sparse, round by round; ``dense_bf16_ratio``
-    is dense bfloat16 (autocast) over sparse in float32, below 1 where bfloat16 wins; ``memory_ratio`` is weights, gradients
-    and optimizer state of the pruned layers, after over before.
+    All in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
+    sides are `campfire.fuse`d. Ratios are dense over sparse, round by round. Dense is what the library does when it is
+    called layer by layer (oneDNN): float32, and bfloat16, which in inference means weights converted once, and in training
+    autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins.
+
+    With ``best`` the strongest dense inference that users have is timed as well, in both dtypes: the fused model
+    compiled by inductor with frozen weights. It is the same library behind it, with less between the layers, which counts
+    most for single images; ``best_ratio`` and ``best_bf16_ratio`` are its times over ours, which is not compiled.
+
+    ``memory_ratio`` is weights, gradients and optimizer state of the pruned layers, after over before;
+    ``peak_memory_mb`` see `campfire.bench.memory.peak_memory`.
+
+    Raises:
+        UsageError: the structure fits none of the layers.
     """
     keep_memory()
-    torch.manual_seed(seed)
-    dense = models.create(model, num_classes=1000).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    sparse, memory, kernels, true = _compressed(dense, structure, sparsity)
+    dense = dense_net(model, seed)
+    sparse = compressed(dense, structure, sparsity)
     found: dict[str, Any] = {
         "model": model,
         "structure": structure,
         "sparsity": sparsity,
-        "sparsity_true": true,
+        "sparsity_true": sparse.sparsity,
         "rounds": rounds,
-        "kernels": kernels,
-        "memory_ratio": memory,
+        "dense_best": BEST if best else None,
+        "memory_ratio": sparse.memory_ratio,
     }
     for batch in batches:
-        x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-        found[f"inference_{batch}"] = _three(dense, sparse, lambda net, x=x: _infer(net, x), rounds)
-    x, labels = torch.randn(batches[0], 3, size, size), torch.randint(1000, (batches[0],))
-    x = x.contiguous(memory_format=torch.channels_last)
-    steps = {id(net): _Step(net, x, labels) for net in (dense, sparse)}
-    found["train_step"] = _three(dense, sparse, lambda net: steps[id(net)](), rounds)
+        found[f"inference_{batch}"] = _inference(dense, sparse.net, images(batch, size), rounds, best)
+    found["train_step"] = _train_step(dense, sparse.net, images(batches[0], size), rounds)
     first = found[f"inference_{batches[0]}"]
     return {
         **found,
         "inference_ratio": first["ratio"],
         "train_step_ratio": found["train_step"]["ratio"],
         "dense_bf16_ratio": {"inference": first["bf16_ratio"], "train_step": found["train_step"]["bf16_ratio"]},
+        "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size) if memory else None,
         "machine": machine(),
     }
 
 
-def _compressed(dense: nn.Module, structure: str, sparsity: float) -> tuple[nn.Module, float, dict[str, int], float]:
-    """A compressed copy; its memory after over before; how many layers each kernel serves; its true sparsity."""
-    net = copy.deepcopy(dense)
-    optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
-    pruner = Pruner(net, structure, OneShot(0, sparsity)).attach(optimizer, steps_per_epoch=1)
-    for parameter in net.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LostOutputs)  # random weights: nothing to warn of
-        optimizer.step()
-    true = pruner.sparsity
-    report = compress_(net, pruner, optimizer)
-    served = [row.kernel for row in report.layers if row.kernel]
-    return net, report.after / max(1, report.before), dict(Counter(served)), true
+def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best: bool) -> dict[str, Any]:
+    tune_(sparse, x, training=False)
+    runs: dict[str, Callable[[], Any]] = {
+        "dense": Inference(dense, x),
+        "dense_bf16": Inference(dense, x, torch.bfloat16),
+        "sparse": Inference(sparse, x),
+    }
+    if best:
+        runs |= {"best": Compiled(dense, x), "best_bf16": Compiled(dense, x, torch.bfloat16)}
+    return {**_figures(runs, rounds), "kernels": _kernels(sparse), "fusion_error": _error(sparse, runs["sparse"], x)}
 
 
-class _Step:
-    """A training step of one model."""
+def _train_step(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
+    tune_(sparse, x, training=True)
+    labels = torch.randint(1000, (len(x),))
+    runs = {"dense": Step(dense, x, labels), "sparse": Step(sparse, x, labels)}
 
-    def __init__(self, net: nn.Module, x: Tensor, labels: Tensor):
-        self.net, self.x, self.labels = net, x, labels
-        self.optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
-
-    def __call__(self) -> None:
-        self.net.train()
-        self.optimizer.zero_grad()
-        cross_entropy(self.net(self.x).float(), self.labels).backward()
-        self.optimizer.step()
-
-
-def _infer(net: nn.Module, x: Tensor) -> Tensor:
-    net.eval()
-    with torch.inference_mode():
-        return net(x)
-
-
-def _three(dense: nn.Module, sparse: nn.Module, run: Callable[[nn.Module], object], rounds: int) -> dict[str, float]:
     def bf16() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            run(dense)
+            runs["dense"]()
 
-    times = interleaved({"dense": lambda: run(dense), "dense_bf16": bf16, "sparse": lambda: run(sparse)}, rounds)
-    medians = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
-    return {**medians, "ratio": ratio(times, "dense", "sparse"), "bf16_ratio": ratio(times, "dense_bf16", "sparse")}
+    return {**_figures({**runs, "dense_bf16": bf16}, rounds), "kernels": _kernels(sparse)}
+
+
+def _figures(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each, and of each the time over that of the sparse one."""
+    times = interleaved(runs, rounds)
+    ratios = {name: ratio(times, name, "sparse") for name in runs if name != "sparse"}
+    named = {f"{name.removeprefix('dense').removeprefix('_')}_ratio".lstrip("_"): x for name, x in ratios.items()}
+    return {**{f"{name}_ms": statistics.median(values) for name, values in times.items()}, **named}
+
+
+def _kernels(net: nn.Module) -> dict[str, int]:
+    """How many layers each choice of kernels serves."""
+    return dict(Counter(str(m.choice()) for m in net.modules() if isinstance(m, SparseLayer)))
+
+
+def _error(net: nn.Module, fused: Callable[[], Tensor], x: Tensor) -> dict[str, float]:
+    """The largest difference that fusion makes to a logit, and the largest logit."""
+    with torch.inference_mode():
+        plain = net.eval()(x)
+    return {"max_abs": float((fused() - plain).abs().max()), "largest": float(plain.abs().max())}

@@ -29,6 +29,7 @@ def parser() -> Parser:
     whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
     whole.set_defaults(run=_model)
     whole.add_argument("--structure", default="tiles", metavar="NAME", help="of every layer it fits (default: tiles)")
+    whole.add_argument("--best", action="store_true", help="also dense inference by torch.compile with frozen weights")
     for one in (kernels, whole):
         one.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
         one.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
@@ -73,7 +74,8 @@ def _kernels(args: Namespace) -> tuple[dict[str, Any], str]:
 def _model(args: Namespace) -> tuple[dict[str, Any], str]:
     from campfire.bench.model import bench_model
 
-    found = bench_model(args.model, args.structure, args.sparsity, _batches(args), args.rounds, args.size)
+    sizes = (args.sparsity, _batches(args), args.rounds, args.size)
+    found = bench_model(args.model, args.structure, *sizes, best=args.best)
     return found, _of_model(found)
 
 
@@ -108,11 +110,14 @@ def _of_model(found: dict[str, Any]) -> str:
     lines = [
         f"{found['model']}, {found['structure']}, {found['sparsity_true']:.2%} zeros, medians of {found['rounds']}"
     ]
-    for name in [key for key in found if key.startswith("inference_") and key != "inference_ratio"] + ["train_step"]:
+    for name in [key for key, x in found.items() if isinstance(x, dict) and "sparse_ms" in x]:
         x = found[name]
-        times = "   ".join(f"{kind} {x[kind + '_ms']:8.1f} ms" for kind in ("dense", "dense_bf16", "sparse"))
+        kinds = ("dense", "dense_bf16", "best", "best_bf16", "sparse")
+        times = "   ".join(f"{kind} {x[f'{kind}_ms']:8.1f} ms" for kind in kinds if f"{kind}_ms" in x)
         lines.append(f"  {name:13} {times}   ratio {x['ratio']:.2f}, to bf16 {x['bf16_ratio']:.2f}")
     lines.append(f"  weights, gradients and optimizer state of the pruned layers: {found['memory_ratio']:.2f} of dense")
+    peak = found["peak_memory_mb"]
+    lines.append(f"  peak memory of training: {peak['sparse']:,.0f} MB, dense {peak['dense']:,.0f} MB")
     return "\n".join([*lines, _machine(found["machine"])])
 
 

@@ -1,0 +1,94 @@
+"""What the model benchmark times: a network dense and compressed, its inference copies, and a training step of it."""
+
+import copy
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from campfire import models
+from campfire.compress import compress_
+from campfire.errors import LostOutputs
+from campfire.fusion import fuse
+from campfire.pruner import Pruner
+from campfire.schedules import OneShot
+
+RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed network, its memory (weights, gradients, optimizer state of the pruned layers) over the dense one's,
+    and its true sparsity."""
+
+    net: nn.Module
+    memory_ratio: float
+    sparsity: float
+
+
+def dense_net(model: str, seed: int = 0) -> nn.Module:
+    """A model by name, with random weights, in channels_last."""
+    torch.manual_seed(seed)
+    return models.create(model, num_classes=1000).to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def compressed(dense: nn.Module, structure: str, sparsity: float) -> Compressed:
+    """A copy in which every layer that the structure is meant for, and fits, holds its survivors alone."""
+    net = copy.deepcopy(dense)
+    optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
+    pruner = Pruner(net, structure, OneShot(0, sparsity)).attach(optimizer, steps_per_epoch=1)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LostOutputs)  # random weights: nothing to warn of
+        optimizer.step()
+    true, report = pruner.sparsity, compress_(net, pruner, optimizer)
+    return Compressed(net, report.after / max(1, report.before), true)
+
+
+def images(batch: int, size: int) -> Tensor:
+    """Random images [N, 3, size, size] in channels_last."""
+    return torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+
+
+class Step:
+    """A training step of one network: forward, backward, SGD with momentum."""
+
+    def __init__(self, net: nn.Module, x: Tensor, labels: Tensor):
+        self.net, self.x, self.labels = net, x, labels
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
+
+    def __call__(self) -> None:
+        self.net.train()
+        self.optimizer.zero_grad()
+        cross_entropy(self.net(self.x).float(), self.labels).backward()
+        self.optimizer.step()
+
+
+class Inference:
+    """A fused copy of a network on one batch, in the dtype of its weights; it takes and is handed float32 images."""
+
+    def __init__(self, net: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32):
+        self.net, self.x, self.dtype = fuse(net).to(dtype), x, dtype
+
+    def __call__(self) -> Tensor:
+        with torch.inference_mode():
+            return self.net(self.x.to(self.dtype))
+
+
+class Compiled(Inference):
+    """The same behind ``torch.compile`` with frozen weights: oneDNN on weights in its own order, ReLUs and sums fused.
+
+    It is compiled here, for this very size.
+    """
+
+    def __init__(self, net: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32):
+        super().__init__(net, x, dtype)
+        self.net = torch.compile(self.net, dynamic=False, options={"freezing": True})
+        self()
+
+    def __call__(self) -> Tensor:
+        with torch.no_grad():
+            return self.net(self.x.to(self.dtype))
