@@ -8,7 +8,7 @@ from torch import Tensor
 
 from campfire import native
 from campfire.kernels.base import Conv, Kernel, Prepared
-from campfire.kernels.blocks_index import Entries, Phases, Sets, Tiles
+from campfire.kernels.blocks_index import Entries, Phases, Reads, Sets, Tiles
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
@@ -67,6 +67,7 @@ class BlockPasses(Prepared):
         self._rows = (self.sets.group * self.tiles.tile[0]).to(torch.int32)
         self._place = None if self.order is None else self.order.argsort().to(torch.int32)
         self._offsets: dict[tuple[int, int], Tensor] = {}
+        self._reads: dict[int, Reads] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -92,14 +93,13 @@ class BlockPasses(Prepared):
             _call("d_input_1x1", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
                   self._rows, self.sets.channel, self.sets.source, self._place, dx, CACHE)  # fmt: skip
             return dx
-        for phase in self.phases.phases:
-            low, high = self.phases.low, self.phases.high
-            columns = -(-(size[3] - phase.w) // self.conv.stride)
-            pixel = dy.shape[1] + APART
-            at, taps, places, sources = self._reads(phase.taps, columns + high - low, pixel)
-            _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
-                  at, self.sets.channel, self.sets.source, int(self.sets.neighbours), taps, places, sources,
-                  self.order, dx, phase.h, phase.w, low, high, pixel, STRIP)  # fmt: skip
+        pixel, columns = dy.shape[1] + APART, -(-size[3] // self.conv.stride)
+        if columns not in self._reads:
+            self._reads[columns] = Reads.of(self.phases, self.sets, self.tiles, columns, pixel)
+        reads = self._reads[columns]
+        _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
+              self.sets.channel, self.sets.source, int(self.sets.neighbours), len(self.phases.phases), reads.phase, reads.at,
+              reads.place, reads.source, self.order, dx, self.phases.low, self.phases.high, pixel, STRIP)  # fmt: skip
         return dx
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
@@ -111,23 +111,6 @@ class BlockPasses(Prepared):
         _call("d_values", self._sizes(x.shape), x, self.entries.start, self.entries.channel, self.entries.tap, dy,
               self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
         return gradient
-
-    def _reads(
-        self, taps: tuple[tuple[int, int, int], ...], row: int, pixel: int
-    ) -> tuple[Tensor, int, Tensor, Tensor]:
-        """Where each set, and each of its taps, reads dy (rows of ``row`` pixels), and where the taps' weights lie."""
-        k, c, *_ = self.tiles.tile
-        low, group = self.phases.low, self.sets.group * k
-        places = {tap: ((down - low) * row + right - low) * pixel for tap, down, right in taps}
-        if self.tiles.whole:
-            at, far, source = group, list(places.values()), [tap * c * k for tap in places]
-        else:  # sets of one tap; those of other phases read nothing
-            table = torch.full((self.tiles.shape[2] * self.tiles.shape[3],), -1)
-            for tap, place in places.items():
-                table[tap] = place
-            place = table[self.sets.tap]
-            at, far, source = torch.where(place < 0, -1, group + place), [0], [0]
-        return at.to(torch.int32), len(far), _ints(far), _ints(source)
 
     def _sizes(self, x: Sequence[int]) -> Tensor:
         """struct Conv of native/cpp/conv.h."""
@@ -156,7 +139,3 @@ def _nhwc(x: Tensor) -> Tensor:
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return torch.empty(tuple(shape), dtype=like.dtype, memory_format=torch.channels_last)
-
-
-def _ints(values: list[int]) -> Tensor:
-    return torch.tensor(values or [0], dtype=torch.int32)

@@ -154,6 +154,36 @@ class Phases:
         return max([0, *(max(down, right) for phase in self.phases for _, down, right in phase.taps)])
 
 
+@dataclass(frozen=True)
+class Reads:
+    """Where the sets of every phase, and each of its taps, read a padded copy of dy, and where the taps' weights lie."""
+
+    phase: Tensor  # int32 [phases, 3]: h, w and how many taps
+    at: Tensor  # int32 [phases, sets]; -1: the set has no tap in the phase
+    place: Tensor  # int32 [taps of all phases]
+    source: Tensor  # int32 [taps of all phases]
+
+    @classmethod
+    def of(cls, phases: Phases, sets: Sets, tiles: Tiles, columns: int, pixel: int) -> "Reads":
+        """For an input whose phases have up to ``columns`` pixels a row, and ``pixel`` floats from pixel to pixel."""
+        row, group = columns + phases.high - phases.low, sets.group * tiles.tile[0]
+        heads, at, place, source = [], [], [], []
+        for phase in phases.phases:
+            reads = {tap: ((y - phases.low) * row + x - phases.low) * pixel for tap, y, x in phase.taps}
+            if tiles.whole:
+                at.append(group)
+                place += reads.values()
+                source += [tap * tiles.tile[0] * tiles.tile[1] for tap in reads]
+            else:  # sets of one tap; those of other phases read nothing
+                table = torch.full((tiles.shape[2] * tiles.shape[3],), -1)
+                table[list(reads)] = torch.tensor(list(reads.values()), dtype=torch.int64)
+                at.append(torch.where(table[sets.tap] < 0, -1, group + table[sets.tap]))
+                place, source = [*place, 0], [*source, 0]
+            heads.append([phase.h, phase.w, len(reads) if tiles.whole else 1])
+        lists = [torch.tensor(x or [0], dtype=torch.int32) for x in (heads, place, source)]
+        return cls(lists[0], _int32(torch.stack(at)), lists[1], lists[2])
+
+
 def _reaching(phase: int, conv: Conv, taps: int) -> list[tuple[int, int]]:
     """The taps through which an output reaches input i * stride + phase, and which output: i + so many."""
     far = [(tap, phase + conv.padding - tap) for tap in range(taps)]

@@ -4,6 +4,7 @@
 // they are, and a tile of SEG x L pixels adds up its k rows and all taps in registers: one broadcast of dy and one FMA, as in the
 // forward pass, and no sum over lanes. What is left of a group (1 to 3 quads) takes 4 or 8 lanes a row and several rows a
 // vector. The weights are turned into this order once a call; dx of a tile stays in the first cache while groups add to it.
+#include "ahead.h"
 #include "conv.h"
 #include "transpose.h"
 
@@ -84,7 +85,7 @@ inline void add(const Vec* acc, float* x, const int64_t* at, bool neighbours) {
 }
 
 template <int V, int ROWS, int L, int SEG>
-void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* const* x) {
+void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* const* x, Soon& next) {
     constexpr int Q = V * (16 / W);
     Vec acc[SEG][L][Q];
     UNROLL for (int s = 0; s < SEG; s++)
@@ -92,9 +93,11 @@ void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* cons
             UNROLL for (int q = 0; q < Q; q++) acc[s][p][q] = Vec{};
     const int64_t y1 = a.ys * 4, y3 = 3 * y1, y5 = 5 * y1;
     const float* w = a.weight + chunk.weight;
+    Soon soon = next;
     for (int64_t t = 0; t < a.taps; t++) {
         const int64_t o = chunk.at + a.tap_at[t];
         for (int64_t k = 0; k < a.k; k += ROWS, w += 16 * V) {
+            soon.step();
             Vec ww[Q];
             UNROLL for (int q = 0; q < Q; q++) ww[q] = load(w + q * W);
             UNROLL for (int s = 0; s < SEG; s++) {
@@ -106,6 +109,7 @@ void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* cons
             }
         }
     }
+    next = soon;
     int64_t at[16 * V / ROWS];
     UNROLL for (int j = 0; j < 16 * V / ROWS; j++) at[j] = a.channel[chunk.quad * 4 + j];
     const bool neighbours = a.neighbours;
@@ -115,7 +119,7 @@ void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* cons
                 add<ROWS>(acc[s][p] + v * (16 / W), x[s] + p * a.xs, at + 16 * v, neighbours);
 }
 
-using Tile = void (*)(const Args&, const Chunk&, const float* const*, float* const*);
+using Tile = void (*)(const Args&, const Chunk&, const float* const*, float* const*, Soon&);
 const int QUADS[] = {8, 4, 2, 1}, ROWS[] = {1, 1, 2, 4};
 
 template <int L, int SEG>
@@ -177,7 +181,7 @@ struct Runs {
 };
 
 // Every tile: zero, add all chunks up in a place that stays in the first cache, and write out once.
-void all(const Args& a, const Runs& runs, int64_t length, const std::vector<Chunk>& chunks, int64_t C, bool past) {
+void all(const Args& a, const Runs& runs, int64_t length, const std::vector<Chunk>& chunks, int64_t C, bool past, Soon& soon) {
     const int64_t n = runs.x.size();
     if (!n) return;
     Tile many[4], one[4];
@@ -191,16 +195,7 @@ void all(const Args& a, const Runs& runs, int64_t length, const std::vector<Chun
         float* x[SEGS];
         for (int s = 0; s < SEGS; s++) x[s] = sums + s * length * apart;
         std::memset(sums, 0, sizeof(float) * step * length * apart);
-        const int64_t next = i + step, then = std::min(n, next + SEGS);
-        int64_t group = -1;
-        for (const Chunk& chunk : chunks) {
-            if (chunk.at != group)  // the same rows of the next tile: its lines lie too far apart for the processor to foresee
-                for (int64_t s = next; s < then; s++)
-                    for (int64_t p = 0; p < length; p++)
-                        for (int64_t r = 0; r < a.k; r += 16) ahead(runs.dy[s] + p * a.ys + chunk.at + r);
-            group = chunk.at;
-            (step == SEGS ? many : one)[chunk.kind](local, chunk, &runs.dy[i], x);
-        }
+        for (const Chunk& chunk : chunks) (step == SEGS ? many : one)[chunk.kind](local, chunk, &runs.dy[i], x, soon);
         for (int64_t s = 0; s < step; s++)
             for (int64_t p = 0; p < length; p++) {
                 float* to = runs.x[i + s] + p * a.xs;
@@ -213,45 +208,92 @@ void all(const Args& a, const Runs& runs, int64_t length, const std::vector<Chun
     }
 }
 
+// The input pixels (h, w) with h % stride == phase h and w % stride == phase w: for them the gradient is again a convolution of
+// stride 1, with the taps that reach them.
+struct Phase {
+    int64_t h, w, rows, columns, steps = 0;  // of weights, for one tile
+    Args a;
+    std::vector<Chunk> chunks;
+
+    int64_t tiles(int64_t rows) const { return rows * columns / (SEGS * LONGEST) + 1; }
+
+    // Rows [i0, i1) of the phase, from a padded copy of dy.
+    void run(const Conv& c, const float* dy, int64_t padded, float* image, int64_t i0, int64_t i1, bool past, Soon& soon) const {
+        const int64_t length = run_length(columns, LONGEST), left = columns % length;
+        static thread_local Runs full, rest;
+        full.clear(), rest.clear();
+        for (int64_t i = i0; i < std::min(i1, rows); i++) {
+            const float* from = dy + (i - i0) * padded * a.ys;
+            float* to = image + ((i * c.stride + h) * c.Wd + w) * c.C;
+            for (int64_t p = 0; p + length <= columns; p += length) full.add(from + p * a.ys, to + p * a.xs);
+            if (left) rest.add(from + (columns - left) * a.ys, to + (columns - left) * a.xs);
+        }
+        all(a, full, length, chunks, c.C, past, soon);
+        all(a, rest, left, chunks, c.C, past, soon);
+    }
+};
+
+// Their indices, one phase after the other.
+struct Lists {
+    int64_t sets;
+    const int32_t *start, *channel, *source;          // of the sets: channels that read the same rows of dy through the same taps
+    const int32_t *phase, *at, *tap_at, *tap_source;  // [phases][h, w, taps], [phases][sets], [taps of all], [taps of all]
+
+    std::vector<Phase> phases(const Conv& c, int64_t count, int64_t k, int64_t pixel, bool neighbours) const {
+        std::vector<Phase> all(count);
+        for (int64_t p = 0, first = 0; p < count; first += phase[3 * p++ + 2]) {
+            Phase& f = all[p];
+            const int64_t taps = phase[3 * p + 2];
+            f.h = phase[3 * p], f.w = phase[3 * p + 1];
+            f.rows = (c.H - f.h + c.stride - 1) / c.stride, f.columns = (c.Wd - f.w + c.stride - 1) / c.stride;
+            f.a = Args{tap_at + first, taps, k, pixel, c.C * c.stride, nullptr, channel, neighbours};
+            if (taps) f.chunks = chunks_of(start, at + p * sets, sets, taps, k);
+            for (const Chunk& chunk : f.chunks) f.steps += taps * k / ROWS[chunk.kind];
+        }
+        return all;
+    }
+
+    // Weights in the order of their use; a phase has its own.
+    void turn_weights(std::vector<Phase>& all, float* weight, const float* value, int64_t threads) const {
+        for (Phase& f : all) {
+            f.a.weight = weight;
+#pragma omp parallel for schedule(static) num_threads((int)threads)
+            for (size_t i = 0; i < f.chunks.size(); i++)
+                reorder(weight + f.chunks[i].weight, f.chunks[i], value, source, tap_source + (f.a.tap_at - tap_at), f.a.taps, f.a.k);
+            weight += start[sets] * 4 * f.a.taps * f.a.k;
+        }
+    }
+};
+
 }  // namespace
 
-// One call serves the input pixels (h, w) with h % stride == phase_h and w % stride == phase_w: for them the gradient is again
-// a convolution of stride 1, with the taps that reach them. Output rows and columns from i + lo to i + hi reach input
-// i * stride + phase. `sets`: channels that read the same rows of dy through the same taps. `pixel`: floats from pixel to pixel
-// of a padded copy of dy.
+// Output rows and columns from i + lo to i + hi reach input i * stride + phase. `pixel`: floats from pixel to pixel of a padded
+// copy of dy.
 extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, const float* value, int64_t k, int64_t sets,
-                                        const int32_t* start, const int32_t* at, const int32_t* channel,
-                                        const int32_t* source, int64_t neighbours, int64_t taps, const int32_t* tap_at,
-                                        const int32_t* tap_source, const int32_t* order, float* dx, int64_t phase_h,
-                                        int64_t phase_w, int64_t lo, int64_t hi, int64_t pixel, int64_t strip) {
+                                        const int32_t* start, const int32_t* channel, const int32_t* source,
+                                        int64_t neighbours, int64_t count, const int32_t* phase, const int32_t* at,
+                                        const int32_t* tap_at, const int32_t* tap_source, const int32_t* order, float* dx,
+                                        int64_t lo, int64_t hi, int64_t pixel, int64_t strip) {
     const Conv c = *(const Conv*)sizes;
-    const int64_t hs = (c.H - phase_h + c.stride - 1) / c.stride;  // input rows and columns of this phase
-    const int64_t ws = (c.Wd - phase_w + c.stride - 1) / c.stride, padded = ws + hi - lo;
-    const auto chunks = taps ? chunks_of(start, at, sets, taps, k) : std::vector<Chunk>();
+    const Lists lists{sets, start, channel, source, phase, at, tap_at, tap_source};
+    std::vector<Phase> phases = lists.phases(c, count, k, pixel, neighbours != 0);
+    int64_t taps = 0;
+    for (const Phase& f : phases) taps += f.a.taps;
+    lists.turn_weights(phases, scratch(1, start[sets] * 4 * taps * k), value, c.threads);
     const bool past = c.C % 16 == 0 && (uintptr_t)dx % 64 == 0 && c.N * c.H * c.Wd * c.C > LARGE;
-    float* weight = scratch(1, start[sets] * 4 * taps * k);
-    const Args a{tap_at, taps, k, pixel, c.C * c.stride, weight, channel, neighbours != 0};
-#pragma omp parallel for schedule(static) num_threads((int)c.threads)
-    for (size_t i = 0; i < chunks.size(); i++)
-        reorder(weight + chunks[i].weight, chunks[i], value, source, tap_source, taps, k);
+    const int64_t hs = (c.H + c.stride - 1) / c.stride, padded = (c.Wd + c.stride - 1) / c.stride + hi - lo;
     const int64_t rows = std::max<int64_t>(2, std::min(hs, strip / (padded * pixel))), strips = (hs + rows - 1) / rows;
-    const int64_t length = run_length(ws, LONGEST), left = ws % length;
+    int64_t steps = 0;
+    for (const Phase& f : phases) steps += f.tiles(rows) * f.steps;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t item = 0; item < c.N * strips; item++) {
         const int64_t n = item / strips, i0 = item % strips * rows, i1 = std::min(hs, i0 + rows);
         float* packed = scratch(0, (rows + hi - lo) * padded * pixel);
         pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order,
                   order ? scratch(2, (c.K + 1) * 16) : nullptr);
-        static thread_local Runs full, rest;
-        full.clear(), rest.clear();
-        for (int64_t i = i0; i < i1; i++) {
-            const float* from = packed + (i - i0) * padded * pixel;
-            float* to = dx + ((n * c.H + i * c.stride + phase_h) * c.Wd + phase_w) * c.C;
-            for (int64_t p = 0; p + length <= ws; p += length) full.add(from + p * pixel, to + p * a.xs);
-            if (left) rest.add(from + (ws - left) * pixel, to + (ws - left) * a.xs);
-        }
-        all(a, full, length, chunks, c.C, past);
-        all(a, rest, left, chunks, c.C, past);
+        const int64_t then = std::min(c.N * strips - 1, item + c.threads);  // threads mostly take turns
+        Soon soon = Soon::in_steps(dy + (then / strips * c.Ho + std::min(c.Ho, then % strips * rows)) * c.Wo * c.K, rows * c.Wo * c.K, steps);
+        for (const Phase& f : phases) f.run(c, packed, padded, dx + n * c.H * c.Wd * c.C, i0, i1, past, soon);
         if (past) fence();
     }
 }
