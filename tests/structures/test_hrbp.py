@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from campfire import OneShot, Pruner
-from campfire.errors import CheckpointError, UnknownName, UsageError
+from campfire.errors import CampfireError, CheckpointError, UnknownName, UsageError
 from campfire.mask import Mask
 from campfire.structures import named
 
@@ -115,6 +115,20 @@ def test_left_over_outputs_and_inputs_make_smaller_blocks() -> None:
     mask = projected("hrbp:rows=16,channels=4", noise(*shape), 0.5)
     weakest = noise(*shape).sum((1, 2, 3)).argsort(stable=True)[:8]
     assert sorted(mask.plan["order"][32:].tolist()) == sorted(weakest.tolist())
+
+
+def test_a_single_group_takes_the_strongest_outputs() -> None:
+    score = noise(40, 8, 3, 3)
+    weakest = sorted(score.sum((1, 2, 3)).argsort(stable=True)[:8].tolist())
+    assert named("hrbp").plan(score, 0.5)["order"][32:].tolist() == weakest
+    assert named("hrbp:order=none").plan(score, 0.5)["order"].tolist() == list(range(40))
+
+
+def test_blocks_that_earlier_masks_broke_are_refused() -> None:
+    score = noise(64, 8, 3, 3)
+    structure, alive = named("hrbp"), score > 0.5
+    with pytest.raises(CampfireError, match="left only 0 whole; let no other structure go before it"):
+        structure.project(score, structure.count((64, 8, 3, 3), 0.75), structure.plan(score, 0.75), alive)
 
 
 def test_layers_that_do_not_fit_say_why() -> None:

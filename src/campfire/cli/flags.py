@@ -69,7 +69,7 @@ def _add(group: Any, path: str) -> None:
     elif field.default not in (None, {}):
         help += f" (default: {field.default})"
     if kind is dict:
-        keywords |= {"action": _KeyValues, "nargs": "+", "metavar": "KEY=VALUE"}
+        keywords |= {"action": KeyValues, "nargs": "+", "metavar": "KEY=VALUE"}
     elif kind is tuple:
         keywords |= {"nargs": "+", "metavar": "EPOCH:SPARSITY"}
     elif kind is Literal:
@@ -94,7 +94,7 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     return typing.get_args(_bare(annotation))
 
 
-class _KeyValues(argparse.Action):
+class KeyValues(argparse.Action):
     """``width=2 depth=3`` as a mapping; values are read as YAML."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:

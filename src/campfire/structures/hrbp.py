@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from campfire.errors import UnknownName, UsageError
+from campfire.errors import CampfireError, UnknownName, UsageError
 from campfire.mask import Mask
 from campfire.selection import keep_best
 from campfire.structures.base import Plan, Shape, Structure
@@ -36,7 +36,7 @@ class HRBP(Structure):
     group, of similar weight, or ``inputs=neighbours``. ``guard=outputs`` gives every group of rows a block where the
     budget allows, ``inputs`` every input, ``both``, or ``none``. Outputs that are left over form smaller blocks.
     Hardware: vector units of 16 or 32 outputs, matrix units; a block is rows x inputs x taps, so it stays dense when
-    outputs and inputs change places in the backward pass. The order costs nothing: layout ``grouped`` absorbs it.
+    outputs and inputs change places in the backward pass. Layout ``grouped`` holds the order of the outputs.
     Source: HRBP (Ma et al. 2024); regrouping after Rumi (2020) and Chen et al. (2022), with an exact budget.
     """
 
@@ -109,10 +109,9 @@ class HRBP(Structure):
         return {"order": order, "inputs": self._inputs(score, order, self.taps_of(shape)[1])}
 
     def _order(self, score: Tensor, goal: float, thin: int) -> Tensor:
-        outputs = len(score)
-        left = outputs % self.rows
-        if self.order == "none" or outputs < 2 * self.rows:
-            return torch.arange(outputs)
+        if self.order == "none":
+            return torch.arange(len(score))
+        left = len(score) % self.rows
         strength = score.sum((1, 2)).argsort(stable=True)
         weak, strong = strength[:left].sort().values, strength[left:].sort().values
         groups = strong[self._regroup(score[strong], goal, thin)].view(-1, self.rows).sort(dim=1).values
@@ -122,6 +121,8 @@ class HRBP(Structure):
     def _regroup(self, score: Tensor, goal: float, thin: int) -> Tensor:
         """An order of outputs that make whole groups."""
         groups, (_, inputs, taps) = len(score) // self.rows, score.shape
+        if groups == 1:
+            return torch.arange(self.rows)
         kernels, kept = score.sum(2), living_units(len(score) * inputs, taps, thin, goal) // thin
         mask = keep_best(kernels.flatten(), min(max(kept, 1), kernels.numel())).view_as(kernels)
         start = (by_cut if self.order == "cut" else by_likeness)(mask, self.rows)
@@ -159,6 +160,11 @@ class HRBP(Structure):
         keep = []
         for i, kind in enumerate(blocks.kinds()):
             intact = held[i] == blocks.weights(kind)
+            if int(intact.count_nonzero()) < budgets[i]:
+                raise CampfireError(
+                    f"{str(self)!r} is to keep {budgets[i]} blocks (or taps of them), and earlier masks left only "
+                    f"{int(intact.count_nonzero())} whole; let no other structure go before it"
+                )
             keep.append(best_units(sums[i], intact, budgets[i], thin, places[i], self._guarded(kind, inputs)))
         return blocks.spread(keep, order, inputs)
 
