@@ -3,6 +3,7 @@
 // A strip of pixels is turned over, so that a row of dy is a few vectors. A tile of M channels of one row group x V vectors
 // stays in registers while the group's k rows go by: V loads and M broadcasts for M V FMAs, whatever channels these are; no
 // sum over lanes, weights read where they lie, and rows in any order, since a row of dyT may be put anywhere.
+#include "ahead.h"
 #include "conv.h"
 #include "transpose.h"
 
@@ -18,13 +19,15 @@ struct Layer {
 constexpr int FOUR = 4, LONGEST = W == 16 ? 6 : 2;  // channels and vectors of a tile
 
 template <int M, int V>
-void tile(const float* dy, int64_t pixels, int64_t k, const float* const* weight, float* const* x) {
+void tile(const float* dy, int64_t pixels, int64_t k, const float* const* weight, float* const* x, Soon& next) {
     Vec acc[M][V];
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < V; v++) acc[m][v] = load(x[m] + v * W);
     const float* w[M];
     UNROLL for (int m = 0; m < M; m++) w[m] = weight[m];
+    Soon soon = next;
     for (int64_t r = 0; r < k; r++, dy += pixels) {
+        soon.wide_step();
         Vec d[V];
         UNROLL for (int v = 0; v < V; v++) d[v] = held(load(dy + v * W));
         UNROLL for (int m = 0; m < M; m++) {
@@ -32,11 +35,12 @@ void tile(const float* dy, int64_t pixels, int64_t k, const float* const* weight
             UNROLL for (int v = 0; v < V; v++) acc[m][v] += in * d[v];
         }
     }
+    next = soon;
     UNROLL for (int m = 0; m < M; m++)
         UNROLL for (int v = 0; v < V; v++) store(x[m] + v * W, acc[m][v]);
 }
 
-using Tile = void (*)(const float*, int64_t, int64_t, const float* const*, float* const*);
+using Tile = void (*)(const float*, int64_t, int64_t, const float* const*, float* const*, Soon&);
 
 template <int V>
 Tile of_channels(int64_t channels) {
@@ -57,19 +61,9 @@ Tile tile_of(int64_t channels, int64_t vectors) {
     }
 }
 
-// Memory that the next item of this thread reads first, fetched a little at every tile.
-struct Next {
-    const float *at, *end;
-    int64_t lines;  // of the cache, at every tile
-
-    void fetch() {
-        for (int64_t i = 0; i < lines && at < end; i++, at += 16) ahead(at);
-    }
-};
-
 // Channels [c0, c1) of one set, whose rows of dyT begin at dy, added to x[channel - c0][pixels].
 void add_set(const Layer& a, int64_t set, const float* dy, float* x, int64_t pixels, int64_t c0, int64_t c1,
-             Next& next) {
+             Soon& soon) {
     int64_t first = a.start[set] * 4, end = a.start[set + 1] * 4;
     while (end > first && a.source[end - 1] < 0) end--;
     first = std::lower_bound(a.channel + first, a.channel + end, c0) - a.channel;
@@ -83,8 +77,7 @@ void add_set(const Layer& a, int64_t set, const float* dy, float* x, int64_t pix
             const int64_t from = vectors * cut / cuts, to = vectors * (cut + 1) / cuts;
             float* at[FOUR];
             for (int64_t m = 0; m < channels; m++) at[m] = x + (a.channel[e + m] - c0) * pixels + from * W;
-            tile_of(channels, to - from)(dy + from * W, pixels, a.k, w, at);
-            next.fetch();
+            tile_of(channels, to - from)(dy + from * W, pixels, a.k, w, at, soon);
         }
     }
 }
@@ -136,12 +129,10 @@ struct Cuts {
 
     int64_t pixel(int64_t strip) const { return strip * blocks / strips * 16; }
 
-    // As many items ahead as there are threads: they mostly take turns.
-    Next next(const Conv& c, const float* dy, int64_t item, int64_t tiles) const {
-        const int64_t strip = item / ranges + c.threads, last = c.N * c.Ho * c.Wo;
-        if (ranges > 1 || strip >= strips) return {nullptr, nullptr, 0};
-        const float *from = dy + pixel(strip) * c.K, *end = dy + std::min(pixel(strip + 1), last) * c.K;
-        return {from, end, (end - from) / 16 / std::max<int64_t>(1, tiles) + 1};
+    // As many items ahead as there are threads: they mostly take turns. `tiles`: of a strip, `steps`: of a tile.
+    Soon soon(const Conv& c, const float* dy, int64_t item, int64_t tiles, int64_t steps) const {
+        const int64_t strip = std::min(strips - 1, item / ranges + c.threads), pixels = pixel(strip + 1) - pixel(strip);
+        return Soon::in_steps(dy + pixel(strip) * c.K, pixels * c.K, tiles * ((pixels / W + LONGEST - 1) / LONGEST) * steps);
     }
 };
 
@@ -167,8 +158,8 @@ extern "C" void campfire_blocks_d_input_1x1(const int64_t* sizes, const float* d
         places(c, dx, q0, n, c0, c1 - c0, to.data());
         turn_in(dy + q0 * c.K, n, c.K, place, y, pixels);
         std::memset(x, 0, sizeof(float) * (c1 - c0) * pixels);
-        Next next = cuts.next(c, dy, item, start[sets]);
-        for (int64_t set = 0; set < sets; set++) add_set(layer, set, y + at[set] * pixels, x, pixels, c0, c1, next);
+        Soon soon = cuts.soon(c, dy, item, start[sets], k);
+        for (int64_t set = 0; set < sets; set++) add_set(layer, set, y + at[set] * pixels, x, pixels, c0, c1, soon);
         (past ? turn_out<true> : turn_out<false>)(x, pixels, n, to.data(), c0, c1 - c0);
         if (past) fence();
     }

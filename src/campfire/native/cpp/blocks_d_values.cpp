@@ -5,6 +5,7 @@
 // Threads never wait for each other. Where the weights are small beside the pixels, parts of the pixels have sums of their own,
 // which are added up in the end; else the row groups are shared out, and every thread turns the pixels over for itself. Which of
 // the two, and into how many parts, follows from the sizes alone: the sum does not depend on the number of threads.
+#include "ahead.h"
 #include "conv.h"
 #include "transpose.h"
 
@@ -16,10 +17,8 @@ struct Run {
     int64_t pixels;
 };
 
-// Pixels of the next batch, fetched a little with every pixel, so that the fetches never queue up.
-struct Soon {
-    const char *x, *dy;
-    int64_t x_bytes, dy_bytes;  // a pixel
+struct Next {  // the pixels of the next batch
+    Soon x, dy;
 };
 
 struct Args {
@@ -30,8 +29,8 @@ struct Args {
 };
 
 template <int V, int J>
-void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t row, Soon& next) {
-    Soon soon = next;
+void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t row, Next& next) {
+    Soon soon_x = next.x, soon_dy = next.dy;
     Vec acc[J][V];
     float* out = a.dw + from * a.k;
     UNROLL for (int j = 0; j < J; j++)
@@ -41,7 +40,7 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     for (const Run& run : runs) {
         const float* dy = run.dy + row;
         for (int64_t p = run.x, end = run.x + run.pixels * a.xs; p < end; p += a.xs, dy += a.ys) {
-            ahead(soon.x), ahead(soon.dy), soon.x += soon.x_bytes, soon.dy += soon.dy_bytes;
+            soon_x.step(), soon_dy.step();
             Vec d[V];
             UNROLL for (int v = 0; v < V; v++) d[v] = load(dy + v * W);
             UNROLL for (int j = 0; j < J; j++) {
@@ -52,20 +51,20 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     }
     UNROLL for (int j = 0; j < J; j++)
         UNROLL for (int v = 0; v < V; v++) store(out + j * a.k + v * W, acc[j][v]);
-    next = soon;
+    next = {soon_x, soon_dy};
 }
 
 constexpr int MANY = W == 16 ? 12 : 4;
 
 template <int V>
-void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to, int64_t row, Soon& soon) {
+void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to, int64_t row, Next& next) {
     float* dw = a.dw;
     for (int64_t h = 0; h < a.k; h += V * W) {
         a.dw = dw + h;
         int64_t e = from;
-        for (; e + MANY <= to; e += MANY) entries<V, MANY>(a, runs, e, row + h, soon);
-        for (; e + 4 <= to; e += 4) entries<V, 4>(a, runs, e, row + h, soon);
-        for (; e < to; e++) entries<V, 1>(a, runs, e, row + h, soon);
+        for (; e + MANY <= to; e += MANY) entries<V, MANY>(a, runs, e, row + h, next);
+        for (; e + 4 <= to; e += 4) entries<V, 4>(a, runs, e, row + h, next);
+        for (; e < to; e++) entries<V, 1>(a, runs, e, row + h, next);
     }
 }
 
@@ -108,12 +107,11 @@ struct Job {
     const float* dy_of(int64_t n, int64_t row) const { return dy + (n * height + row) * width * c.K; }
 
     // What batch i reads, in the course of all the pixels that `entries` entries go by.
-    Soon following(int64_t i, int64_t entries) const {
-        if (i >= batches) return {(const char*)x, (const char*)dy, 0, 0};
-        const int64_t n = i / strips, h0 = i % strips * rows, h1 = std::min(height, h0 + rows);
-        const int64_t visits = std::max<int64_t>(1, rows * width * entries / MANY);
-        return {(const char*)x_of(n, h0), (const char*)dy_of(n, h0), (x_of(n, h1) - x_of(n, h0)) * 4 / visits,
-                (dy_of(n, h1) - dy_of(n, h0)) * 4 / visits};
+    Next following(int64_t i, int64_t entries) const {
+        const int64_t last = std::min(i, batches - 1), n = last / strips, h0 = last % strips * rows, h1 = std::min(height, h0 + rows);
+        const int64_t visits = rows * width * entries / MANY;
+        return {Soon::in_steps(x_of(n, h0), x_of(n, h1) - x_of(n, h0), visits),
+                Soon::in_steps(dy_of(n, h0), dy_of(n, h1) - dy_of(n, h0), visits)};
     }
 
     // Batch i added to the row groups [g0, g1) of dw.
@@ -140,9 +138,9 @@ struct Job {
         else
             for (int64_t h = 0; h < h1 - h0; h++) runs.push_back({h * (sparse ? 1 : c.stride) * padded, grad + h * width * c.K, width});
         const Args a{planes, at, k, c.flat() || sparse ? 1 : c.stride, c.K, dw};
-        Soon soon = following(i + 1, start[g1] - start[g0]);
+        Next next = following(i + 1, start[g1] - start[g0]);
         for (int64_t g = g0; g < g1; g++)
-            (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, start[g], start[g + 1], g * k, soon);
+            (k % (2 * W) == 0 ? span<2> : span<1>)(a, runs, start[g], start[g + 1], g * k, next);
     }
 };
 

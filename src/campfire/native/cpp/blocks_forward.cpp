@@ -3,6 +3,7 @@
 // An entry is one (input channel, tap) of a block of k rows: k weights side by side, and the place of its input relative
 // to a pixel. A tile keeps SEG x L pixels x V vectors of rows in registers; per entry it loads V weight vectors and
 // broadcasts one input a pixel, so that loads stay below the two FMAs a cycle.
+#include "ahead.h"
 #include "blocks_after.h"
 #include "conv.h"
 
@@ -18,17 +19,6 @@ struct Args {
     bool past;
 };
 
-// Input that will be read soon: a tile fetches a little with every entry, so that the fetches never queue up.
-struct Soon {
-    const char* at;
-    int64_t bytes;  // an entry
-
-    static Soon part(const float* from, int64_t floats, int64_t entries) {
-        return {(const char*)from, (floats * 4 + entries - 1) / std::max<int64_t>(1, entries)};
-    }
-    Soon after(int64_t entries) const { return {at + bytes * entries, bytes}; }
-};
-
 template <int V, int L, int SEG>
 void tile(const Args& a, const float* const* x, float* const* y, int64_t g, Soon soon) {
     const int64_t c1 = a.xs * 4, c3 = 3 * c1, c5 = 5 * c1;
@@ -42,7 +32,7 @@ void tile(const Args& a, const float* const* x, float* const* y, int64_t g, Soon
         const int32_t* at = a.at + from;
         for (int64_t i = 0; i < n; i++, w += a.k) {
             int64_t o = at[i];
-            ahead(soon.at), ahead(soon.at + 64), soon.at += soon.bytes;
+            soon.wide_step();
             Vec ww[V];
             UNROLL for (int v = 0; v < V; v++) ww[v] = load(w + v * W);
             UNROLL for (int s = 0; s < SEG; s++) {
@@ -104,8 +94,8 @@ void all(const Args& a, const After& after, const Runs& runs, int64_t length, in
     for (int s = 0; s < SEG; s++) sums[s] = aside.run(s);
     for (int64_t i = 0, count = 0; i < n; count++) {
         const int64_t step = i + SEG <= n ? SEG : 1, next = std::min<int64_t>(n - 1, i + step);
-        const Soon soon = strip ? Soon::part(strip + count * floats / tiles, floats / tiles, a.start[groups])
-                                : Soon::part(runs.x[next], step * length * a.xs, a.start[groups]);
+        const Soon soon = strip ? Soon::in_steps(strip + count * floats / tiles, floats / tiles, a.start[groups])
+                                : Soon::in_steps(runs.x[next], step * length * a.xs, a.start[groups]);
         for (int64_t g = 0; g < groups; g++)
             (step == SEG ? many : one)(args, &runs.x[i], after.order ? sums : &runs.y[i], g, soon.after(a.start[g]));
         if (after.order) aside.put(step, &runs.y[i]);
