@@ -32,13 +32,16 @@ Paces = tuple[Pace, Pace, Pace]  # in the order of PASSES
 
 # blocks: least squares over the 32 x 4 table of BENCHMARKS.md, 1x1 layers to 12-16 %, others to 4-10 %. lanes and compact:
 # eight layers of ResNet-50, 16 images, 2 threads, 30 % of the weights or of the work left, by `campfire.kernels.stopwatch`.
+# blocks-bf16: least squares over 32 x 4 tiles in `campfire bench kernels --dtype bfloat16`, 16 images, to 4-17 %.
 POINTWISE: dict[str, Paces] = {
     "blocks": (Pace(1.1, 1.5), Pace(0.7, 2.0), Pace(0.8, 1.0)),
+    "blocks-bf16": (Pace(1.05, 2.25), Pace(0.85, 5.0), Pace(0.7, 1.25)),
     "lanes": (Pace(0.63, 1.2), Pace(0.63, 1.2), Pace(0.63, 1.2)),
     "compact": (Pace(0.9, 4.5), Pace(0.9, 4.0), Pace(0.9, 2.5)),
 }
 SPATIAL: dict[str, Paces] = {
     "blocks": (Pace(0.85, 0.5), Pace(0.75, 1.5), Pace(0.85, 1.25)),
+    "blocks-bf16": (Pace(0.85, 0.75), Pace(0.7, 5.5), Pace(0.95, 1.75)),
     "lanes": (Pace(0.8, 1.0), Pace(0.83, 1.0), Pace(0.7, 1.0)),
     "compact": (Pace(0.8, 6.0), Pace(0.8, 4.5), Pace(0.8, 2.5)),
 }
@@ -92,7 +95,7 @@ def pace_of(case: Case, kernel: str, name: str) -> Pace:
     table = POINTWISE if tuple(case.packed.shape[2:]) == (1, 1) else SPATIAL
     place = PASSES.index(name)
     pace = table.get(kernel, UNKNOWN)[place]
-    if kernel == "blocks":
+    if kernel in ("blocks", "blocks-bf16"):
         outputs, inputs, *_ = read_tile(case.packed.parts["tile"])
         factor = (NARROW[place] if outputs % 32 else 1.0) * (THIN[place] if inputs == 1 else 1.0)
         factor *= ORDERED[place] if case.packed.layout == "grouped" else 1.0
