@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from campfire.bench.candidates import CANDIDATES
-from campfire.bench.grouping import block_mask, greedy
 from campfire.bench.kernels import PASSES, _conversions, _dense, _sparse, bench_kernels
 from campfire.bench.layers import Layer, layers_of
 from campfire.cli import main
@@ -90,16 +89,8 @@ def test_conversions_bring_and_take_what_a_pass_needs() -> None:
     assert is_format(runs["forward"]["out"]()[0], "nhwc")
 
 
-def test_regrouping_brings_like_rows_together() -> None:
-    kind = torch.tensor([0, 1] * 16)
-    score = torch.eye(2)[kind].repeat(1, 3) + 0.01 * torch.rand(32, 6, generator=torch.Generator().manual_seed(0))
-    order = greedy(score, 16)
-    assert sorted(order.tolist()) == list(range(32))
-    assert len(set(kind[order[:16]].tolist())) == 1
-
-
 def test_blocks_are_whole_and_counted() -> None:
-    mask = block_mask(torch.randn(64, 16, 1, 1), 0.75, rows=32, channels=4)
+    mask = CANDIDATES["hrbp-32x4"].mask(torch.randn(64, 16, 1, 1), 0.75)
     blocks = mask.keep[mask.plan["order"]].unflatten(0, (2, 32)).unflatten(2, (4, 4))
     assert torch.equal(blocks.amax((1, 3)), blocks.amin((1, 3)))
     assert mask.sparsity == 0.75

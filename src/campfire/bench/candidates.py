@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from campfire.bench.grouping import block_mask
 from campfire.mask import Mask
 from campfire.structures import named
 
@@ -48,11 +47,13 @@ def pattern_mask(weight: Tensor, sparsity: float) -> Mask:
 
 
 def _blocks(rows: int, channels: int, regroup: bool) -> Candidate:
-    layout = "grouped" if regroup else "unit"
-    return Candidate(lambda weight, sparsity: block_mask(weight, sparsity, rows, channels, regroup), layout)
+    """Neighbouring inputs, so that a tile is as wide as the block."""
+    order = "cut" if regroup else "none"
+    name = f"hrbp:rows={rows},channels={channels},order={order},inputs=neighbours,guard=none"
+    return _structure(name, layout="grouped" if regroup else "unit")
 
 
-def _structure(name: str, spatial: bool = False) -> Candidate:
+def _structure(name: str, spatial: bool = False, layout: str | None = None) -> Candidate:
     structure = named(name)
 
     def mask(weight: Tensor, sparsity: float) -> Mask:
@@ -60,11 +61,15 @@ def _structure(name: str, spatial: bool = False) -> Candidate:
         plan, count = structure.plan(score, sparsity), structure.count(tuple(weight.shape), sparsity)
         return Mask(structure.project(score, count, plan, torch.ones_like(score, dtype=torch.bool)), plan)
 
-    return Candidate(mask, structure.layout, spatial)
+    return Candidate(mask, layout or structure.layout, spatial)
 
 
 CANDIDATES: dict[str, Candidate] = {
-    "hrbp": _blocks(32, 4, regroup=True),
+    "hrbp": _structure("hrbp", layout="grouped"),
+    "hrbp-16": _structure("hrbp:rows=16", layout="grouped"),
+    "hrbp-64": _structure("hrbp:rows=64", layout="grouped"),
+    "hrbp++": _structure("hrbp++", spatial=True, layout="grouped"),
+    "hrbp-32x4": _blocks(32, 4, regroup=True),
     "hrbp-32x32": _blocks(32, 32, regroup=True),
     "hrbp-32x1": _blocks(32, 1, regroup=True),
     "block-32x32": _blocks(32, 32, regroup=False),

@@ -23,7 +23,7 @@ def parser() -> Parser:
         "--structures",
         default="hrbp",
         metavar="A,B",
-        help="masks to time: hrbp (32x4), block-16x4, ck, window, fine, ...",
+        help="masks to time: hrbp, hrbp++, hrbp-32x4, block-16x4, ck, window, fine, ...",
     )
     kernels.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
     whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
