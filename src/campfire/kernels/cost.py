@@ -46,10 +46,11 @@ SPATIAL: dict[str, Paces] = {
     "compact": (Pace(0.8, 6.0), Pace(0.8, 4.5), Pace(0.8, 2.5)),
 }
 UNKNOWN: Paces = (Pace(0.5, 1.0), Pace(0.5, 1.0), Pace(0.5, 1.0))  # of a kernel that nobody measured
-# Geometric means of that table beside those of 32 x 4 tiles: other tiles, and outputs out of order.
+# Geometric means beside 32 x 4 tiles: of BENCHMARKS.md, and of `campfire bench kernels --structures block-32x4,hrbp-32x4,hrbp,hrbp++`.
 NARROW = (0.81, 0.88, 0.79)  # 16 outputs
-THIN = (1.0, 0.77, 0.97)  # one input
-ORDERED = (0.78, 0.78, 0.85)
+THIN = (1.0, 0.95, 1.0)  # one input
+ONE_TAP = (1.0, 0.63, 1.0)  # where there are several
+ORDERED = (0.88, 0.96, 0.92)
 
 
 def estimate(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) -> Times:
@@ -96,8 +97,9 @@ def pace_of(case: Case, kernel: str, name: str) -> Pace:
     place = PASSES.index(name)
     pace = table.get(kernel, UNKNOWN)[place]
     if kernel in ("blocks", "blocks-bf16"):
-        outputs, inputs, *_ = read_tile(case.packed.parts["tile"])
+        outputs, inputs, *taps = read_tile(case.packed.parts["tile"])
         factor = (NARROW[place] if outputs % 32 else 1.0) * (THIN[place] if inputs == 1 else 1.0)
+        factor *= ONE_TAP[place] if taps != list(case.packed.shape[2:]) else 1.0
         factor *= ORDERED[place] if case.packed.layout == "grouped" else 1.0
         pace = Pace(pace.rho * factor, pace.moves)
     return pace
