@@ -28,11 +28,11 @@ class Conv:
 
     def output(self, x: tuple[int, ...], weight: tuple[int, ...]) -> tuple[int, int, int, int]:
         """The shape [N, K, H', W'] for an input [N, C, H, W] and a weight [K, C, R, S]."""
-        height, width = (
-            (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
-            for size, taps in zip(x[2:], weight[2:], strict=True)
-        )
+        height, width = self._side(x[2], weight[2]), self._side(x[3], weight[3])
         return x[0], weight[0], height, width
+
+    def _side(self, size: int, taps: int) -> int:
+        return (size + 2 * self.padding - self.dilation * (taps - 1) - 1) // self.stride + 1
 
 
 class Prepared(ABC):

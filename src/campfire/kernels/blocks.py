@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,6 +69,8 @@ class BlockPasses(Prepared):
         self._place = None if self.order is None else self.order.argsort().to(torch.int32)
         self._offsets: dict[tuple[int, int], Tensor] = {}
         self._reads: dict[int, Reads] = {}
+        self._known: dict[tuple[int, ...], Tensor] = {}
+        self._functions: dict[str, Any] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -81,7 +84,7 @@ class BlockPasses(Prepared):
         if (key := (padded, pixel)) not in self._offsets:
             self._offsets[key] = self.entries.offsets(self.tiles.shape[3], padded, pixel or channels)
         at = self._offsets[key]
-        _call("forward", self._sizes(x.shape), x, self.entries.start, at, value.contiguous(), self.tiles.tile[0],
+        self._call("forward", self._sizes(x.shape), x, self.entries.start, at, value.contiguous(), self.tiles.tile[0],
               self.order, bias, residual, int(relu), y, pixel, STRIP)  # fmt: skip
         return y
 
@@ -90,14 +93,14 @@ class BlockPasses(Prepared):
             return self._dense.d_input(dy, value, size)
         dy, value, dx = _nhwc(dy), value.contiguous(), _empty(size, dy)
         if self._pointwise:
-            _call("d_input_1x1", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
+            self._call("d_input_1x1", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
                   self._rows, self.sets.channel, self.sets.source, self._place, dx, CACHE)  # fmt: skip
             return dx
         pixel, columns = dy.shape[1] + APART, -(-size[3] // self.conv.stride)
         if columns not in self._reads:
             self._reads[columns] = Reads.of(self.phases, self.sets, self.tiles, columns, pixel)
         reads = self._reads[columns]
-        _call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
+        self._call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
               self.sets.channel, self.sets.source, int(self.sets.neighbours), len(self.phases.phases), reads.phase, reads.at,
               reads.place, reads.source, self.order, dx, self.phases.low, self.phases.high, pixel, STRIP)  # fmt: skip
         return dx
@@ -108,29 +111,28 @@ class BlockPasses(Prepared):
         dy, x = _nhwc(dy), _nhwc(x)
         gradient = torch.empty(self.value_shape)
         batch = max(32, min(BATCH, 2 * STRIP // x.shape[1]))
-        _call("d_values", self._sizes(x.shape), x, self.entries.start, self.entries.channel, self.entries.tap, dy,
+        self._call("d_values", self._sizes(x.shape), x, self.entries.start, self.entries.channel, self.entries.tap, dy,
               self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
         return gradient
 
     def _sizes(self, x: Sequence[int]) -> Tensor:
         """struct Conv of native/cpp/conv.h."""
-        k, c, r, s = self.tiles.shape
-        *_, out_h, out_w = self.conv.output(tuple(x), self.tiles.shape)
-        threads = torch.get_num_threads()
-        stride, padding = self.conv.stride, self.conv.padding
-        return torch.tensor([x[0], x[2], x[3], c, k, r, s, stride, padding, out_h, out_w, threads])
+        key = (*x, torch.get_num_threads())
+        if (known := self._known.get(key)) is None:
+            k, c, r, s = self.tiles.shape
+            *_, out_h, out_w = self.conv.output(tuple(x), self.tiles.shape)
+            sides = r, s, self.conv.stride, self.conv.padding
+            known = self._known[key] = torch.tensor([x[0], x[2], x[3], c, k, *sides, out_h, out_w, key[-1]])
+        return known
 
-
-def _call(name: str, *arguments: Tensor | int | None) -> None:
-    library = native.library(f"blocks_{name}")
-    assert library is not None, "why_not asks first"
-    getattr(library, f"campfire_blocks_{name}")(*map(_as_c, arguments))
-
-
-def _as_c(argument: Tensor | int | None) -> "ctypes.c_void_p | ctypes.c_int64":
-    if isinstance(argument, int):
-        return ctypes.c_int64(argument)
-    return ctypes.c_void_p(None if argument is None else argument.data_ptr())
+    def _call(self, name: str, *arguments: Tensor | int | None) -> None:
+        """Run a native function; it is looked up, and told the kinds of its arguments, once."""
+        if (function := self._functions.get(name)) is None:
+            library = native.library(f"blocks_{name}")
+            assert library is not None, "why_not asks first"
+            function = self._functions[name] = getattr(library, f"campfire_blocks_{name}")
+            function.argtypes = [ctypes.c_int64 if isinstance(a, int) else ctypes.c_void_p for a in arguments]
+        function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
 
 
 def _nhwc(x: Tensor) -> Tensor:
