@@ -85,9 +85,12 @@ class Compiled(Inference):
     """
 
     def __init__(self, net: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32):
+        import torch._inductor.config  # a second that nobody else needs
+
         super().__init__(net, x, dtype)
-        self.net = torch.compile(self.net, dynamic=False, options={"freezing": True})
-        self()
+        self.net = torch.compile(self.net, dynamic=False)
+        with torch._inductor.config.patch(freezing=True):  # as an option it would not reach the tracing
+            self()
 
     def __call__(self) -> Tensor:
         with torch.no_grad():
