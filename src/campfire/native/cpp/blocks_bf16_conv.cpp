@@ -117,36 +117,65 @@ struct Ordered {
     }
 };
 
-// All groups from g0 to g1 of all runs; weights are read once for `most` runs.
+// The runs of one item, and how they are gone through.
+struct Walk {
+    int64_t g0, g1;  // row groups
+    int64_t most;    // runs that share what is read of the weights
+    bool fetch;      // x lies where it was, far from the first cache
+    const Ordered* ordered;
+};
+
 template <int V>
-void all(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, bool fetch, const Ordered* ordered) {
+void all(const Args& a, const Runs& runs, int64_t length, const Walk& walk) {
     constexpr int SEG = V == 1 ? 4 : 2;
     const int64_t n = runs.x.size(), K = a.groups * a.lanes;
     const Tile many = tile_of<V, SEG>(length), one = tile_of<V, 1>(length);
     Args rows = a;
-    if (ordered) rows.ys = K, rows.residual = nullptr, rows.relu = false, rows.past = false;
+    if (walk.ordered) rows.ys = K, rows.residual = nullptr, rows.relu = false, rows.past = false;
     for (int64_t i = 0; i < n;) {
-        const int64_t end = std::min(n, i + (ordered ? SEG : std::max<int64_t>(SEG, most)));
-        const int64_t entries = std::max(1, a.start[g1] - a.start[g0]);
-        rows.apiece = fetch && end < n ? length * SEG * a.xs * 4 / entries : 0;
-        rows.next = (const char*)runs.x[end < n ? end : i] - a.start[g0] * rows.apiece;
-        for (int64_t g = g0; g < g1; g++) {
+        const int64_t end = std::min(n, i + (walk.ordered ? SEG : std::max<int64_t>(SEG, walk.most)));
+        const int64_t entries = std::max(1, a.start[walk.g1] - a.start[walk.g0]);
+        rows.apiece = walk.fetch && end < n ? length * SEG * a.xs * 4 / entries : 0;
+        rows.next = (const char*)runs.x[end < n ? end : i] - a.start[walk.g0] * rows.apiece;
+        for (int64_t g = walk.g0; g < walk.g1; g++) {
             for (int64_t j = i; j < end;) {
                 const int64_t step = j + SEG <= end ? SEG : 1;
                 Half* to_rows[SEG];
                 for (int s = 0; s < step; s++)
-                    to_rows[s] = ordered ? ordered->sums + (j - i + s) * length * K : runs.y[j + s];
+                    to_rows[s] = walk.ordered ? walk.ordered->sums + (j - i + s) * length * K : runs.y[j + s];
                 (step == SEG ? many : one)(rows, &runs.x[j], to_rows, g);
                 j += step;
             }
         }
-        if (ordered) (*ordered)(a, &runs.y[i], end - i, length, K);
+        if (walk.ordered) (*walk.ordered)(a, &runs.y[i], end - i, length, K);
         i = end;
     }
 }
 
-void runs_of(const Args& a, const Runs& runs, int64_t length, int64_t g0, int64_t g1, int64_t most, bool fetch, const Ordered* ordered) {
-    if (!runs.x.empty()) (a.lanes % (2 * W) == 0 ? all<2> : all<1>)(a, runs, length, g0, g1, most, fetch, ordered);
+void runs_of(const Args& a, const Runs& runs, int64_t length, const Walk& walk) {
+    if (!runs.x.empty()) (a.lanes % (2 * W) == 0 ? all<2> : all<1>)(a, runs, length, walk);
+}
+
+struct Item {  // rows [h0, h1) of image n, and of a flat convolution `wide` pixels from p0 on
+    int64_t n, h0, h1, p0, wide;
+};
+
+// The rows that an item reads, `width` pixels each, with zeros around; channels in the order of the blocks.
+const float* copied(const Sizes& c, const Item& item, const float* x, const Shuffle* order, int64_t width, int64_t pixel) {
+    const bool flat = c.flat();
+    const int64_t high = flat ? 1 : (item.h1 - item.h0 - 1) * c.step + c.reach, C = c.C / 2;
+    const int64_t from = item.h0 * c.step - c.before, H = flat ? 1 : c.H, Wd = flat ? item.wide : c.Wd;
+    const float* image = x + (flat ? item.p0 : item.n * c.H * c.Wd) * C;
+    float* packed = scratch(0, high * width * pixel);
+    if (!order) pack_rows(packed, image, H, Wd, C, from, high, c.before, width, pixel);
+    for (int64_t i = 0; i < high && order; i++) {
+        Half* to = (Half*)(packed + i * width * pixel);
+        std::memset(to, 0, width * pixel * sizeof(float));
+        if (from + i < 0 || from + i >= H) continue;
+        const Half* row = (const Half*)(image + (from + i) * Wd * C);
+        (*order)(to + c.before * pixel * 2, pixel * 2, row, c.C, std::min(Wd, width - c.before));
+    }
+    return packed;
 }
 
 }  // namespace
@@ -180,63 +209,46 @@ extern "C" void campfire_blocks_bf16_turned(float* to, const Half* value, const 
 
 // `pixel`: pairs from pixel to pixel of a padded copy of x in rows of `padded` pixels, strip by strip; 0: x is read where it lies.
 // `in_order` [C] and `out_order` [K]: channel j of the blocks is channel in_order[j] of x; output j is lane out_order[j]; or null.
-extern "C" void campfire_blocks_bf16_conv(const int64_t* sizes, const Half* input, const int32_t* start, const int32_t* at,
-                                          const float* value, int64_t lanes, const int32_t* in_order, const int32_t* out_order,
-                                          const float* bias, const Half* residual, int64_t relu, Half* y, int64_t padded,
-                                          int64_t pixel, int64_t strip) {
+extern "C" void campfire_blocks_bf16_conv(const int64_t* sizes, const Half* input, const int32_t* start,
+                                          const int32_t* at, const float* value, int64_t lanes,
+                                          const int32_t* in_order, const int32_t* out_order, const float* bias,
+                                          const Half* residual, int64_t relu, Half* y, int64_t padded, int64_t pixel,
+                                          int64_t strip) {
     const Sizes c = *(const Sizes*)sizes;
-    const bool flat = c.flat(), copied = pixel != 0;
+    const bool flat = c.flat(), copies = pixel != 0;
     const int64_t C = c.C / 2, groups = c.K / lanes, images = flat ? 1 : c.N, height = flat ? 1 : c.rows;
     const float* x = (const float*)input;
-    if (!copied) pixel = C;
+    if (!copies) pixel = C;
     const int64_t pixels = flat ? c.N * c.H * c.Wd : c.columns;
     const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min(c.rows, strip / (padded * pixel * c.step)));
     const int64_t across = flat ? std::max<int64_t>(56, std::min<int64_t>(224, strip / pixel / 14 * 14)) : pixels;
-    const int64_t cuts = (pixels + across - 1) / across, strips = (height + rows - 1) / rows, items = images * strips * cuts;
-    const int64_t parts = out_order || items >= 2 * c.threads ? 1 : std::min(groups, (2 * c.threads + items - 1) / items);
+    const int64_t cuts = (pixels + across - 1) / across, strips = (height + rows - 1) / rows;
+    const int64_t items = images * strips * cuts, wanted = (2 * c.threads + items - 1) / items;
+    const int64_t parts = out_order || items >= 2 * c.threads ? 1 : std::min(groups, wanted);  // of the groups
     const bool past = c.K % 32 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.rows * c.columns * c.K > 2 * LARGE;
-    const int64_t most = start[groups] * lanes * 4 > 400000 ? 1 << 20 : 1;  // runs that share what they read of the weights
+    const int64_t most = start[groups] * lanes * 4 > 400000 ? 1 << 20 : 1;  // more than a second cache keeps beside x
     const Args a{start, at, value, lanes, groups, c.step * pixel, c.K * c.apart, bias, residual, y, relu != 0, past, nullptr, 0};
     const Shuffle in(in_order, c.C), out(out_order, c.K);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t unit = 0; unit < items * parts; unit++) {
-        const int64_t item = unit / parts, part = unit % parts;
-        const int64_t n = item / (strips * cuts), h0 = item / cuts % strips * rows, p0 = item % cuts * across;
-        const int64_t h1 = std::min(height, h0 + rows), wide = std::min(across, pixels - p0);
-        const int64_t length = run_length(wide, LONGEST), left = wide % length;
-        const float* image = x + n * c.H * c.Wd * C;
-        const float* base = image + h0 * c.step * c.Wd * C + p0 * c.step * pixel;
-        int64_t row = c.Wd * pixel * c.step;
-        if (copied) {
-            const int64_t high = flat ? 1 : (h1 - h0 - 1) * c.step + c.reach, from = h0 * c.step - c.before;
-            const int64_t width = flat ? wide : padded;
-            float* packed = scratch(0, high * width * pixel);
-            if (!in_order)
-                pack_rows(packed, flat ? x + p0 * C : image, flat ? 1 : c.H, flat ? wide : c.Wd, C, from, high, c.before, width,
-                          pixel);
-            else
-                for (int64_t i = 0; i < high; i++) {
-                    Half* to = (Half*)(packed + i * width * pixel);
-                    const int64_t h = from + i, some = flat ? wide : std::min(c.Wd, width - c.before);
-                    std::memset(to, 0, width * pixel * 4);
-                    if (h < 0 || (h >= c.H && !flat)) continue;
-                    const Half* row_of = (const Half*)(flat ? x + p0 * C : image + h * c.Wd * C);
-                    in(to + c.before * pixel * 2, pixel * 2, row_of, c.C, some);
-                }
-            base = packed, row = padded * pixel * c.step;
-        }
+        const int64_t i = unit / parts, part = unit % parts, h0 = i / cuts % strips * rows, p0 = i % cuts * across;
+        const Item item{i / (strips * cuts), h0, std::min(height, h0 + rows), p0, std::min(across, pixels - p0)};
+        const int64_t length = run_length(item.wide, LONGEST), left = item.wide % length;
+        const float* base = x + (item.n * c.H * c.Wd + (h0 * c.Wd + p0) * c.step) * C;
+        if (copies) base = copied(c, item, x, in_order ? &in : nullptr, flat ? item.wide : padded, pixel);
+        const int64_t row = (copies ? padded : c.Wd) * pixel * c.step;
         static thread_local Runs full, rest;
         full.clear(), rest.clear();
-        for (int64_t h = h0; h < h1; h++) {
+        for (int64_t h = h0; h < item.h1; h++) {
             const float* from = base + (h - h0) * row;
-            Half* to = y + ((n * c.high + h * c.apart + c.down) * c.wide + p0 * c.apart + c.right) * c.K;
-            for (int64_t p = 0; p + length <= wide; p += length) full.add(from + p * a.xs, to + p * a.ys);
-            if (left) rest.add(from + (wide - left) * a.xs, to + (wide - left) * a.ys);
+            Half* to = y + ((item.n * c.high + h * c.apart + c.down) * c.wide + p0 * c.apart + c.right) * c.K;
+            for (int64_t p = 0; p + length <= item.wide; p += length) full.add(from + p * a.xs, to + p * a.ys);
+            if (left) rest.add(from + (item.wide - left) * a.xs, to + (item.wide - left) * a.ys);
         }
         const Ordered ordered{out, out_order ? (Half*)scratch(2, 4 * LONGEST * c.K / 2) : nullptr};
-        const int64_t g0 = part * groups / parts, g1 = (part + 1) * groups / parts;
-        runs_of(a, full, length, g0, g1, most, !copied, out_order ? &ordered : nullptr);
-        runs_of(a, rest, left, g0, g1, most, !copied, out_order ? &ordered : nullptr);
+        const Walk walk{part * groups / parts, (part + 1) * groups / parts, most, !copies, out_order ? &ordered : nullptr};
+        runs_of(a, full, length, walk);
+        runs_of(a, rest, left, walk);
         if (past) fence();
     }
 }

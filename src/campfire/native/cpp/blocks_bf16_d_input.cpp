@@ -12,10 +12,10 @@ namespace {
 
 struct Layer {
     const Half* value;
-    int64_t pairs, sets, taps;                          // pairs of rows of a group
-    const int32_t *start, *row, *place;                 // of a set of channels: first quad, first pair (-1: reads nothing), lane
-    const int32_t *channel, *source;                    // [quads][4]: where a channel's rows lie; -1: no channel
-    const int32_t *tap_place, *tap_source;              // what a tap adds to both
+    int64_t pairs, sets, taps;              // pairs of rows of a group
+    const int32_t *start, *row, *place;     // of a set of channels: first quad, first pair (-1: reads nothing), lane
+    const int32_t *channel, *source;        // [quads][4]: where a channel's rows lie; -1: no channel
+    const int32_t *tap_place, *tap_source;  // what a tap adds to both
 };
 
 constexpr int FOUR = 4, LONGEST = 6;  // channels and vectors of a tile
@@ -89,7 +89,8 @@ void add(const Layer& a, const float* y, int64_t plane, float* x, int64_t lanes,
 void turn_in(const Half* const* from, int64_t C, float* to, int64_t plane) {
     for (int64_t p = 0; p < plane; p += 16) {
         int64_t j = 0;
-        for (; j + 16 <= C / 2; j += 16) turn16([&](int i) { return (const float*)from[p + i] + j; }, to + j * plane + p, plane);
+        for (; j + 16 <= C / 2; j += 16)
+            turn16([&](int i) { return (const float*)from[p + i] + j; }, to + j * plane + p, plane);
         for (; j < C / 2; j++)
             for (int i = 0; i < 16; i++) std::memcpy(to + j * plane + p + i, from[p + i] + 2 * j, 4);
     }
@@ -191,7 +192,8 @@ extern "C" void campfire_blocks_bf16_d_input(const int64_t* sizes, const Half* d
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t unit = 0; unit < (int64_t)items.size() * ranges; unit++) {
         const Item& item = items[unit / ranges];
-        const int64_t range = unit % ranges, c0 = range * wide / ranges * 32, c1 = std::min(c.K, (range + 1) * wide / ranges * 32);
+        const int64_t range = unit % ranges, c0 = range * wide / ranges * 32;
+        const int64_t c1 = std::min(c.K, (range + 1) * wide / ranges * 32);
         static thread_local Strip strip;
         strip_of(strip, c, item, dy, dx, zeros.data(), padded);
         const int64_t plane = strip.from.size(), lanes = strip.to.size();

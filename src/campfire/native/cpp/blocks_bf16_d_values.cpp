@@ -191,7 +191,8 @@ struct Job {
         return runs;
     }
 
-    void group(int64_t g, const std::vector<Run>& runs, const float* xs, const float* dys, const int32_t* offsets, float* dw) const {
+    void group(int64_t g, const std::vector<Run>& runs, const float* xs, const float* dys, const int32_t* offsets,
+               float* dw) const {
         const Args a{xs, dys + g * most * k, offsets, k, step * 16, dw};
         auto go = k % (2 * W) == 0 ? (quad == 4 ? span<2, 4> : span<2, 2>) : (quad == 4 ? span<1, 4> : span<1, 2>);
         go(a, runs, start[g], start[g + 1]);
