@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv, lanes_passes, lanes_ways, serving
+from campfire.kernels import KERNELS, Conv, lanes_passes, lanes_ways
 from campfire.kernels.formats import FORMATS, empty, is_format, to_format
 from campfire.kernels.lanes import SIZES, LanePasses
 from campfire.mask import Mask
@@ -140,10 +140,3 @@ def test_why_not() -> None:
     assert "float64" in kernel.why_not(weight, Conv(), torch.float64, CPU)[0]
     large = pack(torch.randn(1, 1, 300, 300), Mask(torch.ones(1, 1, 300, 300, dtype=torch.bool)))
     assert "300x300" in kernel.why_not(large, Conv(), torch.float32, CPU)[0]
-
-
-def test_it_serves_what_blocks_do_not() -> None:
-    assert serving(packed("csr"), Conv(1, 1), torch.float32, CPU).name == "lanes"
-    assert serving(packed("unit"), Conv(1, 1), torch.float32, CPU).name == "lanes"
-    tall = pack(torch.randn(16, 4, 3, 3), Mask(torch.ones(16, 4, 3, 3, dtype=torch.bool)), "unit", tile=(16, 1, 3, 3))
-    assert serving(tall, Conv(1, 1), torch.float32, CPU).name == "blocks"
