@@ -12,6 +12,8 @@ from nn_cases import LAYOUTS, conv_pair, images, linear_pair
 from torch import nn
 
 from campfire.errors import DoesNotFit, UnknownName
+from campfire.kernels import KERNELS
+from campfire.kernels.choice import Choice
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d, SparseLinear
 from campfire.packed import Packed, pack
@@ -153,3 +155,30 @@ def test_any_mask_round_trips(outputs: int, inputs: int, size: int, data: st.Dat
     assert torch.equal(sparse.mask.keep, mask.keep)
     assert sparse.density == mask.keep.float().mean()
     assert sparse.dense()(torch.ones(1, inputs, 4, 4)).shape == sparse(torch.ones(1, inputs, 4, 4)).shape
+
+
+def test_an_assigned_choice_goes_along() -> None:
+    sparse, _ = conv_pair("unit")
+    choice = Choice("compact", "reference", "compact") if not _why_not_compact(sparse) else Choice(format="chwn")
+    sparse.assign(choice)
+    assert f"kernel={choice}" in repr(sparse)
+    for twin in (copy.deepcopy(sparse), pickle.loads(pickle.dumps(sparse)), sparse.to("cpu")):
+        assert twin.choice() == choice
+    assert sparse.choice(torch.bfloat16) != choice, "the other dtypes keep theirs"
+    assert sparse.float().choice() != choice
+    assert sparse.double().choice() == choice
+    sparse.unassign()
+    assert "kernel=reference" in repr(sparse)
+
+
+def _why_not_compact(sparse: SparseConv2d) -> list[str]:
+    return KERNELS["compact"].why_not(sparse.packed, sparse.conv, torch.float64, torch.device("cpu"))
+
+
+def test_a_choice_that_cannot_serve_is_refused() -> None:
+    sparse, _ = conv_pair("unit")
+    with pytest.raises(DoesNotFit, match="float32"):
+        sparse.assign(Choice.of("blocks"))
+    with pytest.raises(UnknownName, match="blok"):
+        sparse.assign(Choice("blok"))
+    assert "kernel=reference" in repr(sparse)

@@ -1,5 +1,7 @@
 """Sparse layers compute what the dense ones do: results, gradients, dtypes, compilation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from nn_cases import LAYOUTS, conv_pair, images, linear_pair, tall_conv
@@ -8,6 +10,7 @@ from torch.testing import assert_close
 
 from campfire.errors import DoesNotFit
 from campfire.kernels import KERNELS
+from campfire.kernels.formats import is_format
 from campfire.kernels.ops import conv
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
@@ -158,3 +161,16 @@ def test_autocast_runs_in_bfloat16(pair) -> None:
     expected.float().square().sum().backward()
     assert sparse.value.grad.dtype == torch.float32
     assert_close(sparse.value.grad, sparse.gather(dense.weight.grad), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("form", ["nhwc", "chwn"])
+@pytest.mark.parametrize("pair", [conv_pair, tall_conv])
+def test_a_relu_may_work_in_place(pair, form: str) -> None:
+    sparse, dense = pair()
+    sparse.assign(replace(sparse.choice(), format=form))
+    x = images(dtype=sparse.value.dtype)
+    y = nn.ReLU(inplace=True)(sparse(x))
+    y.sum().backward()
+    dense(x).relu().sum().backward()
+    assert is_format(sparse(x), form)
+    assert_close(sparse.value.grad, sparse.gather(dense.weight.grad))

@@ -77,6 +77,9 @@ class Pruning(Section):
     )
     update_interval: int = option(1, "training steps between mask updates", ge=1)
     compress: bool = option(False, "once masks are final, train on with the surviving weights only")
+    dispatch: Literal["measure", "model", "off"] | None = option(
+        None, "how kernels of compressed layers are chosen; model times nothing, so runs repeat; default: measure"
+    )
 
 
 class Optim(Section):

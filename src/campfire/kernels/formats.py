@@ -38,15 +38,14 @@ def to_format(x: Tensor, name: str) -> Tensor:
             return _given(x, name)
     if name == "nhwc":
         return x.contiguous(memory_format=torch.channels_last)
-    return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    return empty(x.shape, x, name).copy_(x)
 
 
 def empty(shape: Sequence[int], like: Tensor, name: str) -> Tensor:
-    """Memory for [N, C, H, W] in a format."""
+    """Memory for [N, C, H, W] in a format; no view of other memory, so that a ReLU may work in place after autograd."""
     n, c, h, w = shape
-    if name == "nhwc":
-        return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
-    return like.new_empty((c, h, w, n)).permute(3, 0, 1, 2)
+    strides = (h * w * c, 1, w * c, c) if name == "nhwc" else (1, h * w * n, w * n, n)
+    return like.new_empty_strided((n, c, h, w), strides)
 
 
 def _native(x: Tensor) -> bool:

@@ -12,11 +12,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from campfire import data, report
-from campfire.compress import compress_, decompress_
+from campfire.compress import decompress_
 from campfire.config import Config, from_flags, from_tree, load, to_yaml
 from campfire.errors import Diverged, UsageError
 from campfire.training import checkpoint, environment
 from campfire.training.build import Parts, build
+from campfire.training.compressing import compress
 from campfire.training.evaluation import Accuracy, autocast, correct, measure
 from campfire.training.optim import learning_rate
 from campfire.training.outcome import Result, conclude
@@ -143,7 +144,7 @@ class Training:
         pruner = self.parts.pruner
         if not self.config.pruning.compress or self.compressed or pruner is None or not pruner.frozen:
             return
-        log.info("%s", compress_(self.parts.model, pruner, self.parts.optimizer))
+        self.at.plan = compress(self.parts, self.at.plan)
         self.forward, self.compressed = self._forward(), True
 
     def _decompress(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from campfire.compress import dense_optimizer_state
+from campfire.compress import Plan, dense_optimizer_state
 from campfire.config import differences
 from campfire.data import ImageData
 from campfire.errors import CampfireError, CheckpointError
@@ -31,6 +31,7 @@ class Position:
     sums: Tensor = dataclasses.field(default_factory=_nothing)  # of loss, correct and images in the epoch
     best: float = -1.0  # top-1 of ``best.pt``
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    plan: dict[str, Any] | None = None  # of the kernels of compressed layers, chosen once: others round otherwise
 
     def next_epoch(self) -> None:
         """Stand at the start of the next epoch."""
@@ -98,6 +99,10 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
     return position
 
 
+def _plan(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if saved is None else Plan.from_dict(saved).to_dict()
+
+
 def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
     position = Position(
         epoch=int(saved["epoch"]),
@@ -107,6 +112,7 @@ def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
         sums=saved["sums"].to(parts.device),
         best=float(saved["best"]),
         history=[dict(record) for record in saved["history"]],
+        plan=_plan(saved.get("plan")),
     )
     checkpoint.fill(parts.model, saved["model"], origin)
     options = [{k: v for k, v in group.items() if k != "params"} for group in parts.optimizer.param_groups]
