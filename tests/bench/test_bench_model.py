@@ -53,6 +53,7 @@ def test_figures_belong_together() -> None:
         x = found[name]
         assert x["ratio"] == pytest.approx(x["dense_ms"] / x["sparse_ms"])
         assert x["bf16_ratio"] == pytest.approx(x["dense_bf16_ms"] / x["sparse_ms"])
+        assert x["both_bf16_ratio"] == pytest.approx(x["dense_bf16_ms"] / x["sparse_bf16_ms"])
         assert sum(x["kernels"].values()) == 19
     assert found["dense_bf16_ratio"]["train_step"] == found["train_step"]["bf16_ratio"]
     error = found["inference_2"]["fusion_error"]

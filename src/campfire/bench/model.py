@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,14 @@ from campfire.compress import tune_
 from campfire.nn.base import SparseLayer
 
 BEST = "torch.compile, frozen weights"
+RATIOS = {  # the time of the first over that of the second
+    "ratio": ("dense", "sparse"),
+    "bf16_ratio": ("dense_bf16", "sparse"),
+    "both_bf16_ratio": ("dense_bf16", "sparse_bf16"),
+    "best_ratio": ("best", "sparse"),
+    "best_bf16_ratio": ("best_bf16", "sparse"),
+    "best_both_bf16_ratio": ("best_bf16", "sparse_bf16"),
+}
 
 
 def bench_model(
@@ -34,7 +43,8 @@ def bench_model(
     All in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
     sides are `campfire.fuse`d. Ratios are dense over sparse, round by round. Dense is what the library does when it is
     called layer by layer (oneDNN): float32, and bfloat16, which in inference means weights converted once, and in training
-    autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins.
+    autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins;
+    ``both_bf16_ratio`` is dense over sparse, both in bfloat16.
 
     With ``best`` the strongest dense inference that users have is timed as well, in both dtypes: the fused model
     compiled by inductor with frozen weights. It is the same library behind it, with less between the layers, which counts
@@ -67,17 +77,21 @@ def bench_model(
         "inference_ratio": first["ratio"],
         "train_step_ratio": found["train_step"]["ratio"],
         "dense_bf16_ratio": {"inference": first["bf16_ratio"], "train_step": found["train_step"]["bf16_ratio"]},
+        "both_bf16_ratio": {
+            k: x["both_bf16_ratio"] for k, x in (("inference", first), ("train_step", found["train_step"]))
+        },
         "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size) if memory else None,
         "machine": machine(),
     }
 
 
 def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best: bool) -> dict[str, Any]:
-    tune_(sparse, x, training=False)
+    _tune(sparse, x, training=False)
     runs: dict[str, Callable[[], Any]] = {
         "dense": Inference(dense, x),
         "dense_bf16": Inference(dense, x, torch.bfloat16),
         "sparse": Inference(sparse, x),
+        "sparse_bf16": Inference(sparse, x, torch.bfloat16),
     }
     if best:
         runs |= {"best": Compiled(dense, x), "best_bf16": Compiled(dense, x, torch.bfloat16)}
@@ -85,23 +99,30 @@ def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best
 
 
 def _train_step(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
-    tune_(sparse, x, training=True)
+    _tune(sparse, x, training=True)
     labels = torch.randint(1000, (len(x),))
-    runs = {"dense": Step(dense, x, labels), "sparse": Step(sparse, x, labels)}
+    steps = {"dense": Step(dense, x, labels), "sparse": Step(sparse, x, labels)}
 
-    def bf16() -> None:
+    def bf16(step: Step) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            runs["dense"]()
+            step()
 
-    return {**_figures({**runs, "dense_bf16": bf16}, rounds), "kernels": _kernels(sparse)}
+    runs = {**steps, **{f"{name}_bf16": partial(bf16, step) for name, step in steps.items()}}
+    return {**_figures(runs, rounds), "kernels": _kernels(sparse)}
+
+
+def _tune(net: nn.Module, x: Tensor, training: bool) -> None:
+    """Choose its kernels in both dtypes."""
+    tune_(net, x, training)
+    with torch.autocast("cpu", torch.bfloat16):
+        tune_(net, x, training)
 
 
 def _figures(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each, and of each the time over that of the sparse one."""
+    """Median milliseconds of each, and the ratios between those that were run."""
     times = interleaved(runs, rounds)
-    ratios = {name: ratio(times, name, "sparse") for name in runs if name != "sparse"}
-    named = {f"{name.removeprefix('dense').removeprefix('_')}_ratio".lstrip("_"): x for name, x in ratios.items()}
-    return {**{f"{name}_ms": statistics.median(values) for name, values in times.items()}, **named}
+    ratios = {name: ratio(times, *pair) for name, pair in RATIOS.items() if times.keys() >= set(pair)}
+    return {**{f"{name}_ms": statistics.median(values) for name, values in times.items()}, **ratios}
 
 
 def _kernels(net: nn.Module) -> dict[str, int]:

@@ -112,9 +112,9 @@ def _of_model(found: dict[str, Any]) -> str:
     ]
     for name in [key for key, x in found.items() if isinstance(x, dict) and "sparse_ms" in x]:
         x = found[name]
-        kinds = ("dense", "dense_bf16", "best", "best_bf16", "sparse")
+        kinds = ("dense", "dense_bf16", "best", "best_bf16", "sparse", "sparse_bf16")
         times = "   ".join(f"{kind} {x[f'{kind}_ms']:8.1f} ms" for kind in kinds if f"{kind}_ms" in x)
-        lines.append(f"  {name:13} {times}   ratio {x['ratio']:.2f}, to bf16 {x['bf16_ratio']:.2f}")
+        lines.append(f"  {name:13} {times}   ratio {x['ratio']:.2f}, both in bf16 {x['both_bf16_ratio']:.2f}")
     lines.append(f"  weights, gradients and optimizer state of the pruned layers: {found['memory_ratio']:.2f} of dense")
     peak = found["peak_memory_mb"]
     lines.append(f"  peak memory of training: {peak['sparse']:,.0f} MB, dense {peak['dense']:,.0f} MB")
