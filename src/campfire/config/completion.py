@@ -1,7 +1,9 @@
 """Defaults that depend on other options: a three-epoch run exercises everything a ninety-epoch run does."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from campfire.config.layers import Layer
 from campfire.config.schema import Config, Optim, Pruning
@@ -46,20 +48,58 @@ def _optim(optim: Optim) -> dict[str, Any]:
 
 
 def _pruning(pruning: Pruning, epochs: int) -> dict[str, Any]:
-    iterative = pruning.steps is not None or pruning.method.startswith("iterative")
-    schedule = pruning.schedule or ("steps" if iterative else "era")
-    by = pruning.era_by or ("step" if epochs == 1 and pruning.structure != "inter-epoch" else "epoch")
-    start, length = _era(pruning, epochs, by)
+    usual = _USUAL.get(pruning.method.partition(":")[0].strip(), _Usual())
+    schedule = pruning.schedule or ("steps" if pruning.steps is not None else usual.schedule)
+    by = pruning.era_by or usual.by or ("step" if epochs == 1 and pruning.structure != "inter-epoch" else "epoch")
+    start, length = _at_once(pruning, epochs) if usual.at_once else _era(pruning, epochs, by)
     if schedule == "era":
         _check_end(start, length, epochs, by)
-    thirds = tuple((start + i * length / 2, pruning.sparsity * ((i + 1) / 3)) for i in range(3))
     return {
         "schedule": schedule,
         "era_by": by,
         "era_start": start,
         "era_length": length,
-        "steps": thirds if schedule == "steps" else None,
+        "era_initial": pruning.sparsity if usual.constant else 0.0,
+        "steps": usual.steps(pruning.sparsity, start, length, epochs) if schedule == "steps" else None,
     }
+
+
+def _thirds(sparsity: float, start: float, length: float, epochs: int) -> tuple[tuple[float, float], ...]:
+    return tuple((start + i * length / 2, sparsity * ((i + 1) / 3)) for i in range(3))
+
+
+def _rounds(sparsity: float, start: float, length: float, epochs: int) -> tuple[tuple[float, float], ...]:
+    """Four trainings of equal length, an equal share of the living weights gone after each of the first three."""
+    return tuple((epochs * i / 4, sparsity if i == 3 else 1 - (1 - sparsity) ** (i / 3)) for i in (1, 2, 3))
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """How a method is scheduled where nothing else was said."""
+
+    schedule: Literal["era", "steps", "oneshot"] = "era"
+    by: Literal["epoch", "step"] | None = None
+    at_once: bool = False  # from the first step, and until three quarters of the run
+    constant: bool = False  # the era is at its target from its start
+    steps: Callable[[float, float, float, int], tuple[tuple[float, float], ...]] = _thirds
+
+
+_INIT = _Usual("oneshot", at_once=True)
+_REGROW = _Usual(by="step", at_once=True, constant=True)
+_USUAL = {
+    "iterative": _Usual("steps"),
+    "l1-filter": _Usual("oneshot"),
+    "lottery": _Usual("steps", steps=_rounds),
+    "zhu-gupta": _Usual(by="step"),
+    "prunetrain": _Usual(by="step", at_once=True),
+    **dict.fromkeys(("snip", "grasp", "synflow", "random", "magnitude"), _INIT),
+    **dict.fromkeys(("set", "rigl", "dsr", "deepr"), _REGROW),
+}
+
+
+def _at_once(pruning: Pruning, epochs: int) -> tuple[float, float]:
+    start = pruning.era_start or 0.0
+    return start, pruning.era_length or 0.75 * max(epochs - start, 0.0) or 0.75
 
 
 def _era(pruning: Pruning, epochs: int, by: str) -> tuple[float, float]:

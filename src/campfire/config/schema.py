@@ -62,14 +62,25 @@ class Pruning(Section):
     sparsity: float = option(0.7, "fraction of zeros wanted in the pruned layers", ge=0, lt=1)
     rules: dict[str, str | None] = option({}, "structures for some layers, such as 'layer1.*=window'; first match wins")
     scope: Literal["default", "all"] = option("default", "default leaves out the first convolution and linear layers")
-    method: str = option("gradual", "how masks change: gradual or iterative")
-    schedule: Literal["era", "steps", "oneshot"] | None = option(None, "when; default: era, or steps with iterative")
+    method: str = option(
+        "gradual", "how masks change: gradual, iterative, rigl, set, snip, lottery, ...; campfire explain lists them"
+    )
+    schedule: Literal["era", "steps", "oneshot"] | None = option(
+        None, "when; default: as the method has it, era for most"
+    )
     era_start: float | None = option(None, "epoch in which pruning begins; default: a third of the epochs", ge=0)
     era_length: float | None = option(None, "epochs until the target is reached; default: a third", gt=0)
     era_by: Literal["epoch", "step"] | None = option(
         None, "clock of the era; default: epoch, step if there is one only"
     )
-    steps: Pairs = option(None, "EPOCH:SPARSITY pairs of the steps schedule; default: three across the era")
+    era_initial: float | None = option(
+        None, "sparsity at the start of the era; default: 0, or the target where the method regrows", ge=0, lt=1
+    )
+    era_power: float = option(3.0, "exponent of the era's curve", gt=0)
+    steps: Pairs = option(
+        None,
+        "EPOCH:SPARSITY pairs of the steps schedule; default: three across the era, or across the run with lottery",
+    )
     score: str = option("magnitude", "what makes a weight matter: magnitude, taylor or random")
     allocation: str | dict[str, float] = option(
         "uniform",

@@ -40,9 +40,12 @@ class Hosting:
         """The method's term for the loss; 0.0 where it has none."""
         return self.method.penalty(self)  # pyright: ignore[reportArgumentType]
 
-    def lr_time(self, epochs: float) -> tuple[float, float]:
-        """Where a learning-rate schedule over ``epochs`` stands: epochs passed, of how many. A method may rewind it."""
-        return self.method.lr_time(self.stages, self._clock.epoch, epochs)
+    def lr_time(self, epochs: float, epoch: float | None = None) -> tuple[float, float]:
+        """Where a learning-rate schedule over ``epochs`` stands, now or at ``epoch``: epochs passed, of how many.
+
+        A method may rewind it.
+        """
+        return self.method.lr_time(self.stages, self._clock.epoch if epoch is None else epoch, epochs)
 
     @torch.no_grad()
     def regrow(

@@ -113,8 +113,8 @@ class Trial:
             loss = nn.functional.cross_entropy(self.called(x), y)
             self.pruner.batch(loss, x)
             self.scaler.scale((loss + self.pruner.penalty()) / BATCHES).backward()
-        if spoil and (bias := self.model.get_submodule("head").bias.grad) is not None:
-            bias.fill_(torch.inf)
+        if spoil and (grad := dict(self.model.named_parameters())["head.bias"].grad) is not None:
+            grad.fill_(torch.inf)
 
     def step(self) -> None:
         """The optimizer's."""

@@ -186,7 +186,10 @@ class Training:
         with autocast(config.compute, parts.device):
             logits = self.forward(x).float()
             loss = F.cross_entropy(logits, y, label_smoothing=config.optim.smoothing)
-        total = loss if parts.pruner is None else loss + parts.pruner.penalty()
+        total = loss
+        if parts.pruner is not None:
+            parts.pruner.batch(loss, x)
+            total = loss + parts.pruner.penalty()
         parts.scaler.scale(total / group).backward()
         count = torch.full((), len(y), device=parts.device)
         self.at.sums += torch.stack([total.detach() * count, correct(logits.detach(), y), count])
@@ -196,7 +199,7 @@ class Training:
         if parts.device.type == "cpu" or at.step % self.config.run.log_interval == 0:  # elsewhere a look is a wait
             self._check_finite()
         for group in parts.optimizer.param_groups:
-            group["lr"] = learning_rate(optim, at.step, self.steps)
+            group["lr"] = self._learning_rate(at.step)
         if optim.clip_grad is not None:
             parts.scaler.unscale_(parts.optimizer)
             nn.utils.clip_grad_norm_(parts.model.parameters(), optim.clip_grad)
@@ -209,6 +212,14 @@ class Training:
             if parts.pruner is not None:
                 parts.pruner.apply(parts.ema.module)
         self._compress()
+
+    def _learning_rate(self, step: int) -> float:
+        """That of a step; a method may rewind it."""
+        optim, pruner = self.config.optim, self.parts.pruner
+        if pruner is None:
+            return learning_rate(optim, step, self.steps)
+        passed, length = pruner.lr_time(optim.epochs, step / self.steps)
+        return learning_rate(optim.model_copy(update={"epochs": length}), round(passed * self.steps), self.steps)
 
     def _check_finite(self) -> None:
         if not torch.isfinite(self.at.sums[0]):
@@ -247,7 +258,7 @@ class Training:
             "eval_loss": accuracy.loss,
             "eval_top1": accuracy.top1,
             "eval_top5": accuracy.top5,
-            "lr": learning_rate(self.config.optim, at.step - 1, self.steps),
+            "lr": self._learning_rate(at.step - 1),
             "sparsity_requested": 0.0 if pruner is None else pruner.report().requested,
             "sparsity_true": 0.0 if pruner is None else pruner.sparsity,
             "seconds": at.seconds,

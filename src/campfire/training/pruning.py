@@ -21,6 +21,8 @@ def make_pruner(model: nn.Module, config: Config) -> Pruner | None:
     pruning = config.pruning
     if not prunes(pruning):
         return None
+    if config.compute.compile and pruning.method.partition(":")[0] == "grasp":
+        raise UsageError("grasp needs second derivatives, and compiled models have none; leave --compile out")
     phased = pruning.structure == "inter-epoch"
     return Pruner(
         model,
@@ -35,6 +37,8 @@ def make_pruner(model: nn.Module, config: Config) -> Pruner | None:
 
 
 def _phases(pruning: Pruning) -> list[Phase]:
+    if pruning.method != "gradual":
+        raise UsageError(f"structure inter-epoch is two gradual eras; it does not go with --method {pruning.method}")
     if pruning.rules or (pruning.schedule, pruning.era_by) != ("era", "epoch"):
         raise UsageError(
             "structure inter-epoch brings its own rules and eras; it takes no --rules, --schedule or --era-by"
@@ -76,7 +80,8 @@ def make_schedule(pruning: Pruning) -> Schedule:
         return schedules.Steps(pruning.steps or ())
     if pruning.schedule == "oneshot":
         return schedules.OneShot(start, target)
-    return schedules.Era(start, pruning.era_length or 1.0, target, by=pruning.era_by or "epoch")
+    initial, by = pruning.era_initial or 0.0, pruning.era_by or "epoch"
+    return schedules.Era(start, pruning.era_length or 1.0, target, initial, pruning.era_power, by)
 
 
 def check_compress(pruner: Pruner | None, config: Config) -> None:
