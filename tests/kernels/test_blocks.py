@@ -61,7 +61,9 @@ def prepared(weight: Packed, conv: Conv) -> BlockPasses:
 def passes_agree(weight: Packed, conv: Conv, size: tuple[int, int, int], seed: int = 0) -> None:
     """All three passes, outputs poisoned with NaN before, within a few times the dense library's own error."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(size[0], SHAPE[1], *size[1:], generator=generator).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(size[0], weight.shape[1], *size[1:], generator=generator).contiguous(
+        memory_format=torch.channels_last
+    )
     passes, value = prepared(weight, conv), weight.parts["value"]
     exact = x.double().requires_grad_(), weight.dense().double().requires_grad_()
     y = conv2d(*exact, stride=conv.stride, padding=conv.padding)
@@ -114,6 +116,24 @@ def test_batches(images: int) -> None:
     passes_agree(packed(keep, (32, 4, 3, 3), None), Conv(1, 1), (images, 6, 11))
 
 
+@pytest.mark.parametrize("taps", [1, 3])
+@pytest.mark.parametrize("order", [False, True])
+def test_many_pixels(flavour: str, taps: int, order: bool) -> None:
+    """Several strips a thread, and sums over parts of the pixels."""
+    rows = torch.randperm(SHAPE[0], generator=torch.Generator().manual_seed(1)) if order else None
+    passes_agree(
+        packed(masks((32, 4, taps, taps), taps, 5)["some"], (32, 4, taps, taps), rows), Conv(1, taps // 2), (2, 61, 67)
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 4, 20, 37])
+def test_channels_that_are_no_multiple_of_a_vector(flavour: str, channels: int) -> None:
+    tile = (32, 4 if channels % 4 == 0 else 1, 1, 1)
+    keep = _grown(torch.arange(channels // tile[1] * 2).view(2, -1, 1, 1) % 3 != 1, tile)
+    for stride in (1, 2):
+        passes_agree(packed(keep, tile, None), Conv(stride), (3, 9, 7))
+
+
 def test_epilogue() -> None:
     weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), torch.randperm(64))
     passes, x, bias = prepared(weight, Conv(1, 1)), torch.randn(2, 32, 5, 6), torch.randn(64)
@@ -123,10 +143,11 @@ def test_epilogue() -> None:
     assert torch.allclose(got, wanted, atol=1e-4)
 
 
-def test_threads_agree_bit_for_bit() -> None:
-    weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), None)
-    passes, x, before = prepared(weight, Conv(1, 1)), torch.randn(9, 32, 12, 10), torch.get_num_threads()
-    dy, found = torch.randn(9, 64, 12, 10), []
+@pytest.mark.parametrize(("taps", "size"), [(3, (9, 12, 10)), (3, (1, 61, 67)), (1, (1, 12, 10)), (1, (2, 61, 67))])
+def test_threads_agree_bit_for_bit(taps: int, size: tuple[int, int, int]) -> None:
+    weight = packed(masks((32, 4, taps, taps), taps, 0)["some"], (32, 4, taps, taps), None)
+    passes, before = prepared(weight, Conv(1, taps // 2)), torch.get_num_threads()
+    x, dy, found = torch.randn(size[0], 32, *size[1:]), torch.randn(size[0], 64, *size[1:]), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)

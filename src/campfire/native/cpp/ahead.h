@@ -13,7 +13,7 @@ struct Soon {
     // `floats` floats in so many steps.
     static Soon in_steps(const float* from, int64_t floats, int64_t steps) {
         steps = std::max<int64_t>(1, steps);
-        return {(const char*)from, (floats * 4 + steps - 1) / steps};
+        return {(const char*)from, floats * 4 / steps};
     }
 
     Soon after(int64_t steps) const { return {at + bytes * steps, bytes}; }

@@ -282,7 +282,7 @@ extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, c
     lists.turn_weights(phases, scratch(1, start[sets] * 4 * taps * k), value, c.threads);
     const bool past = c.C % 16 == 0 && (uintptr_t)dx % 64 == 0 && c.N * c.H * c.Wd * c.C > LARGE;
     const int64_t hs = (c.H + c.stride - 1) / c.stride, padded = (c.Wd + c.stride - 1) / c.stride + hi - lo;
-    const int64_t rows = std::max<int64_t>(2, std::min(hs, strip / (padded * pixel))), strips = (hs + rows - 1) / rows;
+    const int64_t rows = rows_of_item(c, hs, std::max<int64_t>(2, strip / (padded * pixel))), strips = (hs + rows - 1) / rows;
     int64_t steps = 0;
     for (const Phase& f : phases) steps += f.tiles(rows) * f.steps;
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)

@@ -9,6 +9,8 @@
 #include "conv.h"
 #include "transpose.h"
 
+#include <memory>
+
 namespace {
 
 struct Run {
@@ -17,8 +19,13 @@ struct Run {
     int64_t pixels;
 };
 
-struct Next {  // the pixels of the next batch
-    Soon x, dy;
+// The pixels of the next batch, x and dy side by side: a loop over pixels has all other registers full of pointers.
+struct Next {
+    typedef int64_t Two __attribute__((vector_size(16)));
+    Two at, bytes;
+
+    Next(Soon x, Soon dy) : at{(int64_t)x.at, (int64_t)dy.at}, bytes{x.bytes, dy.bytes} {}
+    void step() { ahead((const void*)at[0]), ahead((const void*)at[1]), at += bytes; }
 };
 
 struct Args {
@@ -30,7 +37,7 @@ struct Args {
 
 template <int V, int J>
 void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t row, Next& next) {
-    Soon soon_x = next.x, soon_dy = next.dy;
+    Next soon = next;
     Vec acc[J][V];
     float* out = a.dw + from * a.k;
     UNROLL for (int j = 0; j < J; j++)
@@ -40,7 +47,7 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     for (const Run& run : runs) {
         const float* dy = run.dy + row;
         for (int64_t p = run.x, end = run.x + run.pixels * a.xs; p < end; p += a.xs, dy += a.ys) {
-            soon_x.step(), soon_dy.step();
+            soon.step();
             Vec d[V];
             UNROLL for (int v = 0; v < V; v++) d[v] = load(dy + v * W);
             UNROLL for (int j = 0; j < J; j++) {
@@ -51,7 +58,7 @@ void entries(const Args& a, const std::vector<Run>& runs, int64_t from, int64_t 
     }
     UNROLL for (int j = 0; j < J; j++)
         UNROLL for (int v = 0; v < V; v++) store(out + j * a.k + v * W, acc[j][v]);
-    next = {soon_x, soon_dy};
+    next = soon;
 }
 
 constexpr int MANY = W == 16 ? 12 : 4;
@@ -98,6 +105,8 @@ struct Job {
         height = c.flat() ? c.N * c.H * c.Wd : c.Ho, width = c.flat() ? 1 : c.Wo;
         padded = c.flat() ? 1 : sparse ? c.Wo : c.Wd + 2 * c.pad;
         rows = std::max<int64_t>(1, std::min(height, batch / width));
+        strips = (height + rows - 1) / rows;
+        if (strips > 1) strips += strips % 2, rows = (height + strips - 1) / strips;  // equal work for two threads
         const int64_t needed = c.flat() || sparse ? rows : (rows - 1) * c.stride + c.R;
         plane = (needed * padded + 15) / 16 * 16 + 16;  // not a power of two
         strips = (height + rows - 1) / rows, batches = strips * (c.flat() ? 1 : c.N);
@@ -144,16 +153,20 @@ struct Job {
     }
 };
 
-constexpr int64_t SMALL = 1 << 19;  // weights whose partial sums cost little
 constexpr int64_t PARTS = 8;
+
+// Whether partial sums are fewer than the pixels that would else be turned over once a thread.
+bool few_sums(const Job& job, int64_t size) { return job.batches > 1 && size * PARTS <= job.c.N * job.c.Ho * job.c.Wo * job.c.C; }
 
 void by_pixels(const Job& job, int64_t groups, int64_t size, const int32_t* at, float* dw) {
     const int64_t parts = std::min(PARTS, job.batches);
-    std::vector<float> sums(size * parts);
+    const std::unique_ptr<float[]> sums(new float[size * parts]);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)job.c.threads)
-    for (int64_t part = 0; part < parts; part++)
+    for (int64_t part = 0; part < parts; part++) {
+        std::memset(&sums[part * size], 0, sizeof(float) * size);
         for (int64_t i = part * job.batches / parts; i < (part + 1) * job.batches / parts; i++)
-            job.run(i, 0, groups, at, sums.data() + part * size);
+            job.run(i, 0, groups, at, &sums[part * size]);
+    }
 #pragma omp parallel for schedule(static) num_threads((int)job.c.threads)
     for (int64_t e = 0; e < size; e++) {
         float sum = 0;
@@ -182,5 +195,5 @@ extern "C" void campfire_blocks_d_values(const int64_t* sizes, const float* x, c
     std::vector<int32_t> at(start[groups]);
     for (int64_t e = 0; e < start[groups]; e++)
         at[e] = channel[e] * job.plane + tap[e] / job.c.S * job.padded + tap[e] % job.c.S;
-    (size <= SMALL ? by_pixels : by_groups)(job, groups, size, at.data(), dw);
+    (few_sums(job, size) ? by_pixels : by_groups)(job, groups, size, at.data(), dw);
 }

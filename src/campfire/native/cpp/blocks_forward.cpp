@@ -115,8 +115,9 @@ struct Job {
         : c(conv), x(x), y(y), pixel(apart ? apart : c.C), groups(c.K / k), padded(c.Wd + 2 * c.pad), copied(apart != 0) {
         const bool flat = c.flat();
         pixels = flat ? c.N * c.H * c.Wd : c.Wo, height = flat ? 1 : c.Ho, images = flat ? 1 : c.N;
-        rows = flat ? 1 : std::max<int64_t>(2, std::min<int64_t>(c.Ho, strip / (padded * pixel * c.stride)));
-        across = flat ? std::max<int64_t>(28, std::min<int64_t>(224, strip / pixel / 14 * 14)) : pixels;
+        rows = flat ? 1 : rows_of_item(c, c.Ho, std::max<int64_t>(2, strip / (padded * pixel * c.stride)));
+        const int64_t share = (pixels + 14 * c.threads - 1) / (14 * c.threads) * 14;
+        across = flat ? std::max<int64_t>(28, std::min({share, int64_t(224), strip / pixel / 14 * 14})) : pixels;
         cuts = (pixels + across - 1) / across, chunks = (height + rows - 1) / rows;
     }
 

@@ -60,6 +60,13 @@ static inline int64_t run_length(int64_t pixels, int64_t most) {
     return (pixels + runs - 1) / runs;
 }
 
+// Rows of an item of work, at most `most`: of a few items every thread gets as many.
+static inline int64_t rows_of_item(const Conv& c, int64_t height, int64_t most) {
+    int64_t chunks = (height + most - 1) / most;
+    if (c.N * chunks < 4 * c.threads) chunks = ((c.N * chunks + c.threads - 1) / c.threads * c.threads + c.N - 1) / c.N;
+    return (height + chunks - 1) / chunks;
+}
+
 // Memory aligned to a cache line, kept by its thread from call to call.
 static inline float* scratch(int slot, size_t floats) {
     static thread_local std::vector<float> memory[4];
