@@ -50,6 +50,8 @@ def run(line: str) -> None:
         argv += ["--model", "resnet8", "--rounds", "1"]
     if argv[:2] in (["bench", "kernels"], ["bench", "model"]):
         argv += ["--model", "resnet18", "--size", "32", "--batches", "2", "--rounds", "1"]
+    if argv[:2] == ["explain", "resnet50"]:
+        argv = ["explain", "resnet8", *argv[2:], "--size", "32", "--batch", "2", "--dispatch", "model"]
     assert main(argv) == 0, line
 
 

@@ -155,7 +155,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, fastest: str) -> list[tuple[int, str]
     def measure(case: Case, kernels: Sequence[str], passes: Sequence[str]) -> Times:
         asked.append((case.size[0], str(case.dtype).removeprefix("torch.")))
         ratios = {kernel: 2.0 if kernel == fastest else 1.0 for kernel in kernels}
-        return Times(dict.fromkeys(passes, 1.0), {name: ratios for name in passes})
+        return Times(dict.fromkeys(passes, 1.0), dict.fromkeys(passes, ratios))
 
     monkeypatch.setitem(KERNELS, "near", Near())
     monkeypatch.setitem(tuning.CLOCKS, "measure", (measure, lambda size, dtype: 1.0))

@@ -1,13 +1,15 @@
-"""``campfire explain``: the page of a structure or method, out of its docstring."""
+"""``campfire explain``: the page of a structure or method, out of its docstring; or how the layers of a model run."""
 
 import dataclasses
 import inspect
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from campfire.cli.flags import Parser
 
+DTYPES = ("float32", "bfloat16", "float16")
 SHAPES = {
     "3x3, 64 to 64 channels": (64, 64, 3, 3),
     "1x1, 64 to 256": (256, 64, 1, 1),
@@ -17,10 +19,25 @@ SHAPES = {
 
 def parser() -> Parser:
     """Everything ``campfire explain`` understands."""
-    own = Parser(prog="campfire explain", description="What a structure or method does; without a name, the list.")
-    own.add_argument(
-        "name", nargs="?", metavar="NAME", help="as --structure and --method take it: ck, window:mode=campfire"
+    own = Parser(
+        prog="campfire explain",
+        description="What a structure or method does, or which kernels run a compressed model and why; without a name, "
+        "the list of structures and methods.",
+        epilog="A structure or method wins over a model or file of the same name: write ./NAME for a file.",
     )
+    own.add_argument(
+        "name", nargs="?", metavar="NAME",
+        help="as --structure and --method take it: ck, window:mode=campfire; a model: resnet50; a run directory or checkpoint",
+    )  # fmt: skip
+    own.add_argument("--structure", default="tiles", metavar="S", help="of a model's layers (default: tiles)")
+    own.add_argument("--sparsity", type=float, default=0.7, metavar="X", help="of a model's layers (default: 0.7)")
+    own.add_argument("--batch", type=int, metavar="N", help="images at once (default: 16, or as the run trains)")
+    own.add_argument("--size", type=int, default=224, metavar="N", help="height and width of a model's images")
+    own.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="in which a model computes")
+    own.add_argument(
+        "--dispatch", choices=["measure", "model", "off"], help="how kernels are chosen (default: measure)"
+    )
+    own.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     own.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return own
 
@@ -28,9 +45,28 @@ def parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Print a page, or the list of pages."""
     args = parser().parse(argv)
+    if args.name and (runs := _runs(args.name)):
+        from campfire.cli.explain_kernels import of_model, of_run, text
+
+        found = of_run(args) if runs == "run" else of_model(args)
+        print(json.dumps(found) if args.json else text(found))
+        return 0
     found = page(args.name) if args.name else index()
     print(json.dumps(found) if args.json else _text(found))
     return 0
+
+
+def _runs(name: str) -> str:
+    """ "run" for a run or checkpoint, "model" for a model; "" for all else, as for names that a plug-in has too."""
+    from campfire import methods, models, structures
+
+    if name.partition(":")[0].strip() in {**methods.REGISTRY, **structures.REGISTRY}:
+        return ""
+    if Path(name).exists():
+        return "run"
+    library, factory = name.partition("/")[0], name.partition(":")[2]
+    ours = name in models.names() or library in ("torchvision", "timm") or factory.isidentifier()
+    return "model" if ours else ""
 
 
 def index() -> dict[str, Any]:
@@ -59,6 +95,8 @@ def page(spec: str) -> dict[str, Any]:
         plugin, kind = structures.named(spec), "structure"
     options = {f.name: getattr(plugin, f.name) for f in dataclasses.fields(plugin)}
     found = {"name": str(plugin), "kind": kind, "page": inspect.getdoc(type(plugin)) or "", "options": options}
+    if Path(name).exists():
+        found["note"] = f"{name} is also a file or directory; to explain that, write ./{name}"
     if isinstance(plugin, structures.Structure):
         found["least"] = {
             what: "; ".join(plugin.why_not(shape)) or plugin.least(shape) for what, shape in SHAPES.items()
@@ -75,7 +113,7 @@ def _text(found: dict[str, Any]) -> str:
     if "least" in found:
         lines += ["", "Least sparsity above 0:"]
         lines += [f"  {what}: {x if isinstance(x, str) else f'{x:.4g}'}" for what, x in found["least"].items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(["", f"Note: {found['note']}."] if "note" in found else [])])
 
 
 def _listed(kind: str, pages: dict[str, str]) -> str:

@@ -46,7 +46,7 @@ class LayerPlan:
 class Plan:
     """What `tune_` chose. Milliseconds are those of the sparse layers and of conversions between memory formats."""
 
-    layers: list[LayerPlan]
+    layers: list[LayerPlan] = field(default_factory=list)
     training: bool = True
     measured: bool = False
     threads: int = 1
