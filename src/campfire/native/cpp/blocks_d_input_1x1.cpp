@@ -106,12 +106,16 @@ void turn_out(const float* x, int64_t pixels, int64_t n, float* const* to, int64
 
 // Where the pixels [q0, q0 + n) of dy meet dx. Input pixels between them that the stride skips become zero.
 void places(const Conv& c, float* dx, int64_t q0, int64_t n, int64_t c0, int64_t channels, float** to) {
+    int64_t w = q0 % c.Wo * c.stride, h = q0 / c.Wo % c.Ho * c.stride;
+    float* row = dx + (q0 / (c.Wo * c.Ho) * c.H + h) * c.Wd * c.C;
     for (int64_t q = 0; q < n; q++) {
-        const int64_t w = (q0 + q) % c.Wo * c.stride, h = (q0 + q) / c.Wo % c.Ho * c.stride, image = (q0 + q) / (c.Wo * c.Ho);
-        to[q] = dx + ((image * c.H + h) * c.Wd + w) * c.C;
-        for (int64_t i = 0; i < std::min(c.stride, c.H - h); i++)
+        to[q] = row + w * c.C;
+        for (int64_t i = 0; c.stride > 1 && i < std::min(c.stride, c.H - h); i++)
             for (int64_t j = i == 0; j < std::min(c.stride, c.Wd - w); j++)
                 std::memset(to[q] + (i * c.Wd + j) * c.C + c0, 0, sizeof(float) * channels);
+        if ((w += c.stride) < c.Wd) continue;
+        const int64_t down = std::min(c.stride, c.H - h);
+        w = 0, h = h + down < c.H ? h + down : 0, row += down * c.Wd * c.C;
     }
 }
 
