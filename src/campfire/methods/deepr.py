@@ -12,7 +12,7 @@ from torch import Tensor
 from campfire.errors import UsageError
 from campfire.mask import view4
 from campfire.methods.base import Host, Shape, Stage, read_tensors
-from campfire.methods.regrow import Regrow, drawn
+from campfire.methods.regrow import Regrow, drawn, elsewhere
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,23 @@ class DeepR(Regrow):
                 noise = _normal(f"{pruner.seed}/{name}/{pruner.steps}", weight) * math.sqrt(2 * self.eta * heat)
                 weight.grad.add_((self.l1 * weight.sign() + noise) * keep.view_as(weight))
 
+    @torch.no_grad()
     def after_step(self, pruner: Host, epoch: float) -> None:
         (stage,) = pruner.stages
         target = stage.schedule(epoch)
         if stage.applied is None or (stage.schedule.over(epoch) and stage.applied == stage.schedule.target):
             return
         survivors, died = self._flipped(pruner, stage)
-        if pruner.steps % pruner.every == 0 and (died or target != stage.applied):
-            pruner.regrow(stage, target, survivors, self.explored_last(pruner, stage), regroup=self.regroup)
-            self._explore(pruner, stage)
-            for name, keep in pruner.keeps(stage).items():
-                self.memory["signs"][name] *= keep & survivors[name]
+        if pruner.steps % pruner.every or (not died and target == stage.applied):
+            return
+        keeps, weights = pruner.keeps(stage), pruner.weights(stage)
+        for name, weight in weights.items():
+            weight.mul_((survivors[name] | ~keeps[name]).view_as(weight))  # what is born again here starts at 0, too
+        growth = elsewhere(self.explored_last(pruner, stage), keeps, survivors)
+        pruner.regrow(stage, target, survivors, growth, regroup=self.regroup)
+        self._explore(pruner, stage)
+        for name, keep in pruner.keeps(stage).items():
+            self.memory["signs"][name] *= keep & survivors[name]
 
     def _flipped(self, pruner: Host, stage: Stage) -> tuple[dict[str, Tensor], int]:
         """What lives and has kept its signs, and how much has not."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from campfire.errors import UsageError
 from campfire.methods.base import Host, Shape, Stage
-from campfire.methods.regrow import Regrow, drawn, magnitudes
+from campfire.methods.regrow import Regrow, drawn, elsewhere, magnitudes
 from campfire.selection import keep_best
 
 MOST = 1 - 1e-9  # the sparsity at which one unit of a layer is left
@@ -67,7 +67,7 @@ class DSR(Regrow):
         self.memory["threshold"] = self.adapted(threshold, living - sum(left.values()), wanted)
         budget = sum(pruner.budget(stage, n, stage.target_of(n, target)) for n in keeps)
         layers = settled(pruner, stage, shared(left, {n: k.numel() for n, k in keeps.items()}, budget), budget)
-        growth = self.explored_last(pruner, stage)
+        growth = elsewhere(self.explored_last(pruner, stage), keeps, survivors)
         pruner.regrow(stage, target, survivors, growth, layers, regroup=self.regroup)
 
     def state_dict(self) -> dict[str, Any]:

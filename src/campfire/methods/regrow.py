@@ -141,3 +141,10 @@ def magnitudes(pruner: Host, stage: Stage) -> dict[str, Tensor]:
 def drawn(pruner: Host, stage: Stage) -> dict[str, Tensor]:
     """Noise that depends on the seed, the layer, and the number of updates alone: equal on all ranks and after a resume."""
     return {n: Random(pruner.seed, f"{n}/{stage.updates}")(view4(w)) for n, w in pruner.weights(stage).items()}
+
+
+def elsewhere(
+    growth: Mapping[str, Tensor], keeps: Mapping[str, Tensor], survivors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The growth, but last where a weight has just died."""
+    return {n: x * ~(keeps[n] & ~survivors[n]) for n, x in growth.items()}
