@@ -113,14 +113,16 @@ def _of_model(args: Namespace, state: "dict[str, Tensor]") -> "dict[str, Tensor]
 
 
 def _text(rows: list[dict[str, Any]]) -> str:
-    head = f"{'sum of |w|, of that of the largest weights':>62}{'kernels':>16}{'weights':>10}{'times faster, by rho / density':>33}"
+    head = f"{'sum of |w|, of that of the largest weights':>62}{'kernels':>20}{'weights':>14}{'times faster, by rho / density':>33}"
     names = (
-        "".join(f"{x:>12}" for x in COLUMNS) + f"{'all zero':>16}{'inside':>10}" + "".join(f"{x:>11}" for x in PASSES)
+        "".join(f"{x:>12}" for x in COLUMNS) + f"{'all zero':>20}{'inside':>14}" + "".join(f"{x:>11}" for x in PASSES)
     )
     lines = [head, f"{'zeros':>14}{names}"]
     for row in rows:
+        outputs, inputs = row["block"]
+        share = f"{row['share']['unstructured_of_all']:.1%} of all |w| is in the largest weights"
         lines.append(
-            f"{row['structure']}, blocks of {row['block'][0]} x {row['block'][1]} ({row['share']['unstructured_of_all']:.1%} of all |w| is in the largest weights)"
+            f"{row['structure']}, blocks of {outputs} x {inputs}, planned in {row['plan_seconds']:.1f} s ({share})"
         )
         layers = row["layers"] if len(rows) == 1 else []
         lines += [f"  {x['name']}\n{_line(x)}" for x in layers if not x["reason"]]
@@ -134,4 +136,4 @@ def _line(x: dict[str, Any]) -> str:
     inside = x["density_inside"] if "density_inside" in x else x["inside"] / x["kept"]
     speed = "".join(f"{x['speed'][name]:11.2f}" for name in PASSES) if x["speed"] else f"{'no block kernel':>33}"
     zeros = x["sparsity_true"] if "sparsity_true" in x else x["sparsity"]
-    return f"{zeros:14.4f}{shares}{x['dead_kernels']:>9,} of {x['kernels']:<6,}{inside:8.3f}{speed}"
+    return f"{zeros:14.4f}{shares}{x['dead_kernels']:>13,} of {x['kernels']:<10,}{inside:8.3f}{speed}"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class LayerBlocks:
     kernels: int
     inside: int  # weights of the blocks that are not zero before
     speed: dict[str, float] | None  # of each pass over the dense library; None: no block kernel
+    plan_seconds: float = 0.0
     reason: str = ""  # why it stays dense
 
 
@@ -49,10 +51,12 @@ def regroup_layer(name: str, weight: Tensor, structure: HRBP, sparsity: float | 
     reasons = structure.why_not(shape)
     if reasons or wanted <= 0 or float(score.max()) == 0:
         reason = "; ".join(reasons) or "nothing in it is zero, and no sparsity was given"
-        return LayerBlocks(name, shape, 0.0, score.numel(), {}, 0, shape[0] * shape[1], 0, None, reason)
+        return LayerBlocks(name, shape, 0.0, score.numel(), {}, 0, shape[0] * shape[1], 0, None, reason=reason)
     plain = dataclasses.replace(structure, order="none", inputs="neighbours")
     found: dict[str, Tensor] = {}
+    start = time.perf_counter()
     count, plan = structure.count(shape, wanted), structure.plan(score, wanted)
+    seconds = time.perf_counter() - start
     found["blocks"] = keep = structure.project(score, count, plan, alive)
     found["unregrouped"] = plain.project(score, count, plain.plan(score, wanted), alive)
     found |= {peer: x.project(score, count, {}, alive) for peer, x in PEERS.items()}
@@ -67,6 +71,7 @@ def regroup_layer(name: str, weight: Tensor, structure: HRBP, sparsity: float | 
         kernels=shape[0] * shape[1],
         inside=int((score[keep] != 0).sum()),
         speed=predicted(Mask(keep, plan)),
+        plan_seconds=seconds,
     )
 
 
@@ -134,6 +139,7 @@ def _totals(layers: list[LayerBlocks]) -> dict[str, Any]:
         "dead_kernels": sum(x.dead_kernels for x in layers),
         "kernels": sum(x.kernels for x in layers),
         "density_inside": sum(x.inside for x in layers) / kept,
+        "plan_seconds": sum(x.plan_seconds for x in layers),
         "speed": {
             name: weights / sum(math.prod(x.shape) / (x.speed[name] if x.speed else 1.0) for x in layers)
             for name in PASSES
