@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from campfire.bench.nets import Step, compressed, dense_net, images
+from campfire.compress import tune_
 from campfire.errors import CampfireError
 
 KINDS = ("dense", "sparse")
@@ -21,8 +22,9 @@ KINDS = ("dense", "sparse")
 def peak_memory(model: str, structure: str, sparsity: float, batch: int, size: int) -> dict[str, float]:
     """Most MB (10^6 bytes) resident in two training steps, dense and compressed, and with libraries alone (``idle``).
 
-    Compression happens in the same process, before the steps; on Linux its own peak is not counted. Activations are
-    stored for both alike: what a compressed network saves is weights, gradients and optimizer state.
+    Compression and `campfire.tune_` happen in the same process, before the steps; on Linux their own peak is not
+    counted. Activations are stored for both alike: what a compressed network saves is weights, gradients and optimizer
+    state, less what its kernels need while they run.
 
     Raises:
         CampfireError: a process fails.
@@ -43,10 +45,12 @@ def _child(case: dict[str, Any]) -> dict[str, float]:
 def _measure(case: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(case["threads"])
     idle, net = _peak(), dense_net(case["model"])
+    x = images(case["batch"], case["size"])
     if case["kind"] == "sparse":
         net = compressed(net, case["structure"], case["sparsity"]).net
+        tune_(net, x, training=True)
     _forget()
-    step = Step(net, images(case["batch"], case["size"]), torch.randint(1000, (case["batch"],)))
+    step = Step(net, x, torch.randint(1000, (case["batch"],)))
     for _ in range(2):  # momentum exists from the first step on
         step()
     return {"idle": idle, "peak": _peak()}
