@@ -8,14 +8,13 @@ from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire.kernels import KERNELS, Conv
 from campfire.kernels.blocks_bf16 import Bf16Passes
 from campfire.kernels.blocks_bf16_index import Columns, Pairs
 from campfire.mask import Mask
-from campfire.nn import SparseConv2d
 from campfire.packed import LAYOUTS, Packed, pack
 
 CPU, HALF = torch.device("cpu"), torch.bfloat16
@@ -213,28 +212,6 @@ def test_results_larger_than_the_caches() -> None:
     with poisoned():
         y = passes.forward(x, value, None)
     assert torch.allclose(y, conv2d(x, weight.dense().to(HALF)), rtol=2**-6, atol=2**-6)
-
-
-def test_a_layer_under_autocast() -> None:
-    dense, box = nn.Conv2d(64, 64, 3, padding=1), (32, 32, 3, 3)
-    keep = mask((64, 64, 3, 3), box, 0)
-    with torch.no_grad():
-        dense.weight *= keep
-    layer = SparseConv2d.of(dense, Mask(keep), "unit", tile=box)
-    x, found = torch.randn(2, 64, 7, 6), []
-    for module in (dense, layer):
-        given = x.clone().requires_grad_()
-        with torch.autocast("cpu", HALF):
-            y = module(given)
-        y.float().square().sum().backward()
-        assert y.dtype == HALF
-        found.append((y.detach().float(), given.grad))
-    for a, b in zip(*found, strict=True):
-        assert float((a - b).abs().max()) <= 2**-6 * float(a.abs().max())
-    assert layer.value.grad is not None
-    assert layer.value.grad.dtype == torch.float32
-    gradient = LAYOUTS["unit"].gather(layer.packed, dense.weight.grad)
-    assert float((layer.value.grad - gradient).abs().max()) <= 2**-6 * float(gradient.abs().max())
 
 
 def test_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
