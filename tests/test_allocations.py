@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from campfire.allocations import given as given_
 from campfire.allocations import named
-from campfire.errors import UnknownName, UsageError
+from campfire.errors import Clamped, UnknownName, UsageError
 
 SHAPES = {"a": (16, 16, 3, 3), "b": (64, 64, 3, 3), "c": (256, 64, 1, 1), "d": (10, 256, 1, 1)}
 SIZE = {n: math.prod(s) for n, s in SHAPES.items()}
@@ -17,6 +18,7 @@ def total(sparsity: dict[str, float]) -> float:
     return sum(sparsity[n] * SIZE[n] for n in SHAPES) / sum(SIZE.values())
 
 
+@pytest.mark.filterwarnings("ignore::campfire.errors.Clamped")
 @given(st.floats(0, 0.99))
 def test_uniform_and_erk_meet_the_total(sparsity: float) -> None:
     for name in ("uniform", "erk"):
@@ -30,6 +32,18 @@ def test_erk_is_proportional_to_its_formula_or_dense() -> None:
     ratio = {n: (1 - shares[n]) / (sum(SHAPES[n]) / SIZE[n]) for n in SHAPES if shares[n] > 0}
     assert len(ratio) >= 2
     assert max(ratio.values()) == pytest.approx(min(ratio.values()))
+
+
+def test_erk_says_what_it_clamped() -> None:
+    shapes = {"small": (8, 8, 1, 1), "large": (256, 256, 3, 3)}
+    with pytest.warns(Clamped, match="density above 1; they stay dense, and the others get less: small$"):
+        shares = named("erk")(shapes, 0.5, dict)
+    assert shares["small"] == 0
+    assert 64 + (1 - shares["large"]) * 256 * 256 * 9 == pytest.approx(0.5 * (64 + 256 * 256 * 9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named("erk")(shapes, 0.999, dict)
+        named("erk")(shapes, 0.0, dict)
 
 
 def test_global_is_one_ranking_over_all_layers() -> None:

@@ -6,11 +6,12 @@ The total over all layers is the target, except where a layer would die: at leas
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from campfire.errors import UnknownName, UsageError
+from campfire.errors import Clamped, UnknownName, UsageError
 
 Shape = tuple[int, ...]
 Allocation = Callable[[Mapping[str, Shape], float, Callable[[], Mapping[str, np.ndarray]]], dict[str, float]]
@@ -22,7 +23,9 @@ def uniform(shapes: Mapping[str, Shape], sparsity: float, saliency: object = Non
 
 
 def erk(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -> dict[str, float]:
-    """Erdos-Renyi-Kernel (RigL): density ~ (K + C + R + S) / (K C R S); a layer that would exceed 1 stays dense.
+    """Erdos-Renyi-Kernel (RigL): density ~ (K + C + R + S) / (K C R S).
+
+    A layer that would exceed 1 stays dense, with a `Clamped` warning, and the others get less, so that the total is met.
 
     >>> {n: round(s, 3) for n, s in erk({"a": (16, 16, 3, 3), "b": (64, 64, 3, 3)}, 0.8).items()}
     {'a': 0.249, 'b': 0.834}
@@ -38,6 +41,13 @@ def erk(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -
         scale = budget / sum(raw[n] * weights[n] for n in free)
         over = {n for n in free if raw[n] * scale > 1}
         if not over:
+            if full and sparsity > 0:
+                names = ", ".join(n for n in shapes if n in full)
+                warnings.warn(
+                    f"erk gives these layers a density above 1; they stay dense, and the others get less: {names}",
+                    Clamped,
+                    stacklevel=2,
+                )
             return {n: 0.0 if n in full else 1 - raw[n] * scale for n in shapes}
         full |= over
 

@@ -53,6 +53,10 @@ class NoEffect(UserWarning):
     """Something was asked for and changes nothing."""
 
 
+class Clamped(UserWarning):
+    """A layer would need a density above 1: it stays dense, and the others share what is left."""
+
+
 class LostOutputs(UserWarning):
     """Pruning removed every weight of some output channels."""
 

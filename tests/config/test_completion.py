@@ -83,3 +83,34 @@ def test_optimizers_have_their_own_defaults() -> None:
         "adam": (1e-3, 0.0),
         "adamw": (1e-3, 0.05),
     }
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "by", "start", "length", "initial"),
+    [
+        ("rigl:fraction=0.5", "era", "step", 0, 6, 0.8),
+        ("set", "era", "step", 0, 6, 0.8),
+        ("prunetrain", "era", "step", 0, 6, 0),
+        ("snip", "oneshot", "epoch", 0, 6, 0),
+        ("zhu-gupta", "era", "step", 8 / 3, 8 / 3, 0),
+        ("l1-filter", "oneshot", "epoch", 2, 2, 0),
+        ("gradual", "era", "epoch", 2, 2, 0),
+        ("somebody-elses", "era", "epoch", 2, 2, 0),
+    ],
+)
+def test_every_method_has_a_usual_schedule(method, schedule, by, start, length, initial) -> None:
+    p = pruning(epochs=8, sparsity=0.8, method=method)
+    assert (p.schedule, p.era_by, p.era_start, p.era_initial) == (schedule, by, start, initial)
+    assert p.era_length == pytest.approx(length)
+
+
+def test_a_lottery_has_four_rounds() -> None:
+    steps = pruning(epochs=8, sparsity=0.875, method="lottery").steps
+    assert steps == ((2.0, pytest.approx(0.5)), (4.0, pytest.approx(0.75)), (6.0, 0.875))
+
+
+def test_what_is_given_wins() -> None:
+    p = pruning(epochs=8, method="rigl", era_start=2, era_length=5, era_initial=0.1, era_by="epoch")
+    assert (p.era_start, p.era_length, p.era_initial, p.era_by) == (2, 5, 0.1, "epoch")
+    assert pruning(epochs=8, method="rigl", era_start=4).era_length == 3
+    assert pruning(epochs=8, method="l1-filter", steps=((1, 0.2), (3, 0.4))).schedule == "steps"

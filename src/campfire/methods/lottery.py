@@ -19,8 +19,9 @@ class Lottery(Method):
 
         w <- mask * w(rewind), and so do biases, norms and their running statistics; optimizers forget
 
-    ``rewind=0`` is the state of the first moment, later ones are needed for large networks. The learning rate is rewound too:
-    each round has the whole schedule, in `campfire.train`; a loop of one's own asks ``pruner.lr_time(epochs)``.
+    ``rewind=0`` is the state of the first step (statistics as its forward pass left them); large networks need later ones. The
+    learning rate is rewound too: each round has the whole schedule, in `campfire.train`; a loop of one's own asks
+    ``pruner.lr_time(epochs)``.
     When: to know whether a sparse network could have been trained from the start. It costs a training a round.
     Source: Frankle and Carbin 2019, The Lottery Ticket Hypothesis; Frankle et al. 2020, Linear Mode Connectivity (rewinding).
     """

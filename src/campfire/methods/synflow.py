@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from campfire.errors import UsageError
 from campfire.mask import view4
@@ -21,8 +22,8 @@ class SynFlow(AtInit):
 
         R = sum of model(1; |W|),  score = |w dR/dw|;  density after round n of N: d^(n/N)
 
-    Whole units of the structure go in the rounds, so that no layer is cut off; the last round's scores decide. Norms are in
-    evaluation mode. It must know what the model is given: a loop of one's own calls ``pruner.batch(loss, x)`` before
+    Whole units of the structure go in the rounds, so that no layer is cut off; the last round's scores decide. Norms have
+    mean 0 and variance 1. It must know what the model is given: a loop of one's own calls ``pruner.batch(loss, x)`` before
     ``loss.backward()`` (the images' values are not used).
     When: no dense training is wanted, at very high sparsity. The paper ranks all layers together: ``--allocation global``.
     Source: Tanaka et al. 2020, Pruning neural networks without any data by iteratively conserving synaptic flow.
@@ -74,11 +75,14 @@ def _best(saliency: Tensor, sparsity: float, alive: Tensor) -> Tensor:
 
 
 class _Flow:
-    """A copy of the model in float64 with the absolute values of all it holds, in evaluation mode."""
+    """A copy of the model in float64 with the absolute values of all it holds, in evaluation mode, its norms as at init."""
 
     def __init__(self, pruner: Host, shapes: list[tuple[int, ...]], layers: list[str]):
         self.model: nn.Module = copy.deepcopy(pruner.model).double().eval()
         with torch.no_grad():
+            for module in self.model.modules():
+                if isinstance(module, _NormBase):
+                    module.reset_running_stats()
             for tensor in self.model.state_dict().values():
                 tensor.abs_()
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
