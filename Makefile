@@ -14,11 +14,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,vision]'
 	@touch $@
 
-# The main job on real images: the same network dense and sparse, then both side by side.
+# The main job on real images: the same network dense and sparse, both side by side, and how fast the sparse one runs.
 demo: $(STAMP)
 	$(BIN)/campfire train '$(DATA)' --structure dense --epochs $(EPOCHS) --output $(DEMO)/dense --overwrite
 	$(BIN)/campfire train '$(DATA)' --structure ck --sparsity 0.7 --epochs $(EPOCHS) --output $(DEMO)/ck --overwrite
 	$(BIN)/campfire report $(DEMO)/dense $(DEMO)/ck --output $(DEMO)/report
+	$(BIN)/campfire bench model --model $(DEMO)/ck --batches 64,1 --rounds 15
 
 test: $(STAMP)
 	$(BIN)/python -m ruff check src tests bench examples

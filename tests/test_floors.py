@@ -19,7 +19,8 @@ FLOORS = [
     {"nn", "testing"},
     {"compress", "fusion"},
     {"export", "report"},
-    {"training", "bench"},
+    {"training"},
+    {"bench"},
     {"sweep", "cli"},
     {"__init__", "__main__"},
 ]

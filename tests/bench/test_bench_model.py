@@ -1,6 +1,7 @@
 """The model benchmark: the compressed model computes what the masked one does, and its figures belong together."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from campfire.bench.memory import peak_memory
 from campfire.bench.model import bench_model
 from campfire.bench.nets import Inference, Step, compressed, dense_net, images
 from campfire.cli import main
-from campfire.errors import CampfireError
+from campfire.errors import CampfireError, UsageError
 from campfire.nn import SparseConv2d
 
 
@@ -74,3 +75,18 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*small, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["structure"] == "tiles"
     assert main([*small, "--structure", "tile"]) == 2
+
+
+def test_the_network_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    flags = ["synthetic", "--model", "resnet8", "--epochs", "1", "--output", str(run)]
+    assert main(["train", *flags, "--structure", "ck", "--sparsity", "0.5"]) == 0
+    found = bench_model(str(run), batches=[2], rounds=1)
+    assert (found["structure"], found["sparsity"], found["peak_memory_mb"]) == ("ck", 0.5, None)
+    assert found["memory_ratio"] == pytest.approx(1 - found["sparsity_true"])
+    assert found["inference_2"]["fusion_error"]["max_abs"] < 1e-4
+    assert main(["bench", "model", "--model", str(run), "--batches", "2", "--rounds", "1"]) == 0
+    assert "weights of the pruned layers" in capsys.readouterr().out
+    assert main(["train", *flags, "--structure", "dense", "--overwrite"]) == 0
+    with pytest.raises(UsageError, match="dense run"):
+        bench_model(str(run), batches=[2], rounds=1)

@@ -4,14 +4,16 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from campfire import models
 from campfire.bench.kernels import keep_memory
 from campfire.bench.memory import peak_memory
-from campfire.bench.nets import Compiled, Inference, Step, compressed, dense_net, images
+from campfire.bench.nets import Compiled, Inference, Pair, Step, compressed, dense_net, of_run
 from campfire.bench.timing import interleaved, machine, ratio
 from campfire.compress import tune_
 from campfire.nn.base import SparseLayer
@@ -40,7 +42,7 @@ def bench_model(
 ) -> dict[str, Any]:
     """Milliseconds of inference and of a training step (forward, backward, SGD with momentum), dense and compressed.
 
-    All in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
+    ``model`` is a name, or a run: then its network is timed as it was trained and pruned, on images of its size. All in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
     sides are `campfire.fuse`d. Ratios are dense over sparse, round by round. Dense is what the library does when it is
     called layer by layer (oneDNN): float32, and bfloat16, which in inference means weights converted once, and in training
     autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins;
@@ -50,27 +52,28 @@ def bench_model(
     compiled by inductor with frozen weights. It is the same library behind it, with less between the layers, which counts
     most for single images; ``best_ratio`` and ``best_bf16_ratio`` are its times over ours, which is not compiled.
 
-    ``memory_ratio`` is weights, gradients and optimizer state of the pruned layers, after over before;
-    ``peak_memory_mb`` see `campfire.bench.memory.peak_memory`.
+    ``memory_ratio`` is weights, gradients and optimizer state of the pruned layers (of a run: weights), after over
+    before; ``peak_memory_mb`` see `campfire.bench.memory.peak_memory` (not of a run).
 
     Raises:
         UsageError: the structure fits none of the layers.
     """
     keep_memory()
-    dense = dense_net(model, seed)
-    sparse = compressed(dense, structure, sparsity)
+    run = model not in models.names() and Path(model).exists()
+    pair = of_run(model) if run else _pair(model, structure, sparsity, size, seed)
+    dense, sparse = pair.dense, pair.sparse.net
     found: dict[str, Any] = {
         "model": model,
-        "structure": structure,
-        "sparsity": sparsity,
-        "sparsity_true": sparse.sparsity,
+        "structure": pair.structure,
+        "sparsity": pair.asked,
+        "sparsity_true": pair.sparse.sparsity,
         "rounds": rounds,
         "dense_best": BEST if best else None,
-        "memory_ratio": sparse.memory_ratio,
+        "memory_ratio": pair.sparse.memory_ratio,
     }
     for batch in batches:
-        found[f"inference_{batch}"] = _inference(dense, sparse.net, images(batch, size), rounds, best)
-    found["train_step"] = _train_step(dense, sparse.net, images(batches[0], size), rounds)
+        found[f"inference_{batch}"] = _inference(dense, sparse, pair.images(batch), rounds, best)
+    found["train_step"] = _train_step(dense, sparse, pair.images(batches[0]), rounds)
     first = found[f"inference_{batches[0]}"]
     return {
         **found,
@@ -80,9 +83,14 @@ def bench_model(
         "both_bf16_ratio": {
             k: x["both_bf16_ratio"] for k, x in (("inference", first), ("train_step", found["train_step"]))
         },
-        "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size) if memory else None,
+        "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size) if memory and not run else None,
         "machine": machine(),
     }
+
+
+def _pair(model: str, structure: str, sparsity: float, size: int, seed: int) -> Pair:
+    dense = dense_net(model, seed)
+    return Pair(structure, sparsity, dense, compressed(dense, structure, sparsity), size)
 
 
 def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best: bool) -> dict[str, Any]:
@@ -100,7 +108,8 @@ def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best
 
 def _train_step(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
     _tune(sparse, x, training=True)
-    labels = torch.randint(1000, (len(x),))
+    with torch.no_grad():
+        labels = dense.eval()(x).argmax(1)
     steps = {"dense": Step(dense, x, labels), "sparse": Step(sparse, x, labels)}
 
     def bf16(step: Step) -> None:

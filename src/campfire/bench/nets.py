@@ -3,6 +3,7 @@
 import copy
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch.nn.functional import cross_entropy
 
 from campfire import models
 from campfire.compress import compress_
-from campfire.errors import LostOutputs
+from campfire.errors import LostOutputs, UsageError
 from campfire.fusion import fuse
 from campfire.pruner import Pruner
 from campfire.schedules import OneShot
+from campfire.training import load
 
 RATE = 1e-3
 
@@ -48,9 +50,43 @@ def compressed(dense: nn.Module, structure: str, sparsity: float) -> Compressed:
     return Compressed(net, report.after / max(1, report.before), true)
 
 
-def images(batch: int, size: int) -> Tensor:
-    """Random images [N, 3, size, size] in channels_last."""
-    return torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Pair:
+    """A network dense and compressed, and the images it takes."""
+
+    structure: str
+    asked: float  # sparsity
+    dense: nn.Module
+    sparse: Compressed
+    size: int
+    channels: int = 3
+
+    def images(self, batch: int) -> Tensor:
+        """Random images of its kind."""
+        return images(batch, self.size, self.channels)
+
+
+def of_run(path: str | Path) -> Pair:
+    """The network that a run trained: as it is, with zeros in its dense weights, and compressed.
+
+    Raises:
+        UsageError: it was not pruned, or its masks still change.
+        CheckpointError: it is damaged.
+    """
+    dense, sparse = load(path), load(path)
+    if sparse.pruner is None:
+        raise UsageError(f"{path} is a dense run; give one whose layers were pruned")
+    report, true = compress_(sparse.model, sparse.pruner), sparse.pruner.sparsity
+    for net in (dense.model, sparse.model):
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    ours = Compressed(sparse.model, report.after / max(1, report.before), true)
+    pruning = sparse.config.pruning
+    return Pair(pruning.structure, pruning.sparsity, dense.model, ours, sparse.image_size, sparse.channels)
+
+
+def images(batch: int, size: int, channels: int = 3) -> Tensor:
+    """Random images [N, channels, size, size] in channels_last."""
+    return torch.randn(batch, channels, size, size).contiguous(memory_format=torch.channels_last)
 
 
 class Step:

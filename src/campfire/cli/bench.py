@@ -35,7 +35,8 @@ def parser() -> Parser:
         one.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
         one.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
     for one in (masks, kernels, whole):
-        one.add_argument("--model", default="resnet50", metavar="NAME", help="(default: resnet50)")
+        what = "a name, or a run whose network is timed as it is" if one is whole else "a name"
+        one.add_argument("--model", default="resnet50", metavar="NAME", help=f"{what} (default: resnet50)")
         one.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
         one.add_argument("--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)")
         one.add_argument("--threads", type=int, metavar="N", help="CPU threads")
@@ -115,9 +116,11 @@ def _of_model(found: dict[str, Any]) -> str:
         kinds = ("dense", "dense_bf16", "best", "best_bf16", "sparse", "sparse_bf16")
         times = "   ".join(f"{kind} {x[f'{kind}_ms']:8.1f} ms" for kind in kinds if f"{kind}_ms" in x)
         lines.append(f"  {name:13} {times}   ratio {x['ratio']:.2f}, both in bf16 {x['both_bf16_ratio']:.2f}")
-    lines.append(f"  weights, gradients and optimizer state of the pruned layers: {found['memory_ratio']:.2f} of dense")
     peak = found["peak_memory_mb"]
-    lines.append(f"  peak memory of training: {peak['sparse']:,.0f} MB, dense {peak['dense']:,.0f} MB")
+    held = "weights, gradients and optimizer state" if peak else "weights"
+    lines.append(f"  {held} of the pruned layers: {found['memory_ratio']:.2f} of dense")
+    if peak:
+        lines.append(f"  peak memory of training: {peak['sparse']:,.0f} MB, dense {peak['dense']:,.0f} MB")
     return "\n".join([*lines, _machine(found["machine"])])
 
 
