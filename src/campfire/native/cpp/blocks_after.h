@@ -16,7 +16,7 @@ struct After {
 // V vectors of a pixel's channels, from `row` on. Not inlined: the registers of the loop before it hold the sums, and none may
 // be spilled for what happens here.
 template <int V>
-__attribute__((noinline)) void finish(const After& a, const float* sums, float* y, int64_t row) {
+__attribute__((noinline)) static void finish(const After& a, const float* sums, float* y, int64_t row) {
     UNROLL for (int v = 0; v < V; v++) {
         Vec z = load(sums + v * W);
         const int64_t k = row + v * W;
