@@ -23,10 +23,11 @@ _HOME = {
     "SparseLinear": "campfire.nn",
     "compress_": "campfire.compress",
     "decompress_": "campfire.compress",
-    "fuse": "campfire.fusion",
     "tune_": "campfire.compress",
+    "fuse": "campfire.fusion",
     "eliminate_": "campfire.couplings",
     "find_dead": "campfire.couplings",
+    "check_method": "campfire.testing",
     "check_structure": "campfire.testing",
     "CampfireError": "campfire.errors",
     "Config": "campfire.config",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from campfire.schedules import OneShot as OneShot
     from campfire.schedules import Steps as Steps
     from campfire.structures import named as named
+    from campfire.testing import check_method as check_method
     from campfire.testing import check_structure as check_structure
     from campfire.training import evaluate as evaluate
     from campfire.training import load as load

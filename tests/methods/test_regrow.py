@@ -110,7 +110,7 @@ def test_dense_gradients_start_anew_after_zero_grad() -> None:
     assert torch.equal(masks[0], masks[2])
 
 
-@pytest.mark.parametrize("structure", ["ck", "kernel", "tiles:rows=2,channels=2", "window", "filter"])
+@pytest.mark.parametrize("structure", ["ck", "kernel", "tiles:rows=2,channels=2", "window", "filter", "hrbp:rows=2"])
 @pytest.mark.parametrize("method", ["rigl", "set", "dsr:threshold=0.05", "deepr:hot=1,cold=1"])
 def test_masks_move_in_units_and_revive(method: str, structure: str) -> None:
     net, optimizer, pruner = bound(method, structure)
@@ -118,7 +118,7 @@ def test_masks_move_in_units_and_revive(method: str, structure: str) -> None:
     for number in range(20):
         step(net, optimizer, number)
         seen.append(pruner.masks["2"].keep.clone())
-    if structure not in ("filter", "tiles:rows=2,channels=2") or not method.startswith("deepr"):
+    if structure in ("ck", "kernel", "window") or not method.startswith("deepr"):  # large units seldom turn as a whole
         assert any(bool((b & ~a).any()) for a, b in itertools.pairwise(seen)), "nothing ever grew"
 
 

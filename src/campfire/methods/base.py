@@ -76,6 +76,10 @@ class Host(Protocol):
         """For each layer of the phase, every weight's share in its unit's score, flat; the dead at 0."""
         ...
 
+    def survivors(self, stage: Any, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """The best ``counts`` of each layer's living weights, in whole units as far as they go."""
+        ...
+
     def shares(self, stage: Any, target: float, scores: Mapping[str, Tensor]) -> dict[str, float]:
         """Each layer's sparsity at ``target`` if these scores were to decide."""
         ...

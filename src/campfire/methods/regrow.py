@@ -13,7 +13,6 @@ from campfire.mask import pack_bits, unpack_bits, view4
 from campfire.methods.base import Host, Method, Shape, Stage
 from campfire.schedules import OneShot, Schedule
 from campfire.scores import Random
-from campfire.selection import keep_best
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,11 @@ class Regrow(Method):
         target, share = stage.schedule(epoch), self.dying(stage, epoch)
         if share <= 0 and target == stage.applied:
             return
-        sizes = magnitudes(pruner, stage)
-        saliencies, survivors = pruner.saliencies(stage, sizes), {}
+        left = {}
         for name, keep in pruner.keeps(stage).items():
-            budget = pruner.budget(stage, name, stage.target_of(name, target))
-            living = min(budget, int(keep.count_nonzero()))
-            survivors[name] = keep_best(saliencies[name], living - round(share * living), keep.flatten()).view_as(keep)
+            living = min(pruner.budget(stage, name, stage.target_of(name, target)), int(keep.count_nonzero()))
+            left[name] = living - round(share * living)
+        survivors = pruner.survivors(stage, magnitudes(pruner, stage), left)
         pruner.regrow(stage, target, survivors, self.explored_last(pruner, stage), regroup=self.regroup)
 
     # --- in-time over-parameterisation ------------------------------------------------------------------------------

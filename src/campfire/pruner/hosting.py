@@ -17,6 +17,7 @@ from campfire.pruner.layer import PrunedLayer
 from campfire.pruner.phases import Stage
 from campfire.pruner.ranks import average
 from campfire.pruner.zeroing import zero_dead_
+from campfire.selection import keep_best
 
 
 class Hosting:
@@ -78,6 +79,22 @@ class Hosting:
     def saliencies(self, stage: Stage, scores: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Every weight's share in its unit's score for each layer of a phase, flat; 0 where dead."""
         return sharing.saliencies(stage, self.layers, scores)
+
+    def survivors(self, stage: Stage, scores: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """The best ``counts`` of each layer's living weights, bool [K, C, R, S], in whole units as far as they go.
+
+        Units that a plan decides are known to `Structure.project` alone, others to `Structure.saliency`.
+        """
+        found = {}
+        for name, saliency in self.saliencies(stage, scores).items():
+            structure, keep, plan = stage.structures[name], self.layers[name].keep, stage.plans.get(name)
+            if plan:
+                count = self.budget(stage, name, self.sparsity_for(stage, name, counts[name]))
+                plan = {k: v.to(keep.device) for k, v in plan.items()}
+                found[name] = structure.project(scores[name], min(count, int(keep.sum())), plan, keep)
+            else:
+                found[name] = keep_best(saliency, counts[name], keep.flatten()).view_as(keep)
+        return found
 
     def shares(self, stage: Stage, target: float, scores: Mapping[str, Tensor]) -> dict[str, float]:
         """The sparsity of each layer at ``target`` by the allocation, which may look at these scores."""
