@@ -22,8 +22,10 @@ def structure_misfits(spec: str, module: nn.Module) -> list[str]:
 
 
 SPECS = [
-    *sorted(set(REGISTRY) - {"tiles"}),  # these layers are smaller than its boxes
+    *sorted(set(REGISTRY) - {"tiles", "hrbp", "hrbp++"}),  # these layers are smaller than their boxes
     "tiles:rows=4,channels=2",
+    "hrbp:rows=4",
+    "hrbp++:rows=4",
     "window:mode=campfire",
     "window:mode=mixed",
     "combined:share=0.5",
