@@ -134,6 +134,13 @@ def test_channels_that_are_no_multiple_of_a_vector(flavour: str, channels: int) 
         passes_agree(packed(keep, tile, None), Conv(stride), (3, 9, 7))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pixels_a_power_of_two_apart(flavour: str, stride: int) -> None:
+    """They would share a few sets of the first cache; narrow tiles hold more of them."""
+    keep = _grown(torch.arange(128 * 4).view(4, -1, 1, 1) % 3 == 1, (16, 4, 1, 1))
+    passes_agree(packed(keep, (16, 4, 1, 1), None), Conv(stride), (2, 9, 7))
+
+
 def test_epilogue() -> None:
     weight = packed(masks((32, 4, 3, 3), 3, 0)["some"], (32, 4, 3, 3), torch.randperm(64))
     passes, x, bias = prepared(weight, Conv(1, 1)), torch.randn(2, 32, 5, 6), torch.randn(64)

@@ -65,6 +65,7 @@ class BlockPasses(Prepared):
         self.order = None if in_order or order is None else order.contiguous()
         self._dense = Dense(packed, conv)
         self._pointwise = self.tiles.shape[2:] == (1, 1) and conv.padding == 0
+        self._many_pixels = self._pointwise and conv.stride == 1 and self.tiles.tile[0] % 32 != 0  # 28 in a tile
         self._rows = (self.sets.group * self.tiles.tile[0]).to(torch.int32)
         self._place = None if self.order is None else self.order.argsort().to(torch.int32)
         self._offsets: dict[tuple[int, int], Tensor] = {}
@@ -80,7 +81,7 @@ class BlockPasses(Prepared):
         x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
         residual = None if residual is None else _nhwc(residual)
         channels, padded = x.shape[1], x.shape[3] + 2 * self.conv.padding
-        pixel = channels + APART if self.conv.padding else 0
+        pixel = channels + APART if self.conv.padding or (self._many_pixels and channels % 512 == 0) else 0
         if (key := (padded, pixel)) not in self._offsets:
             self._offsets[key] = self.entries.offsets(self.tiles.shape[3], padded, pixel or channels)
         at = self._offsets[key]

@@ -32,7 +32,7 @@ void tile(const Args& a, const float* const* x, float* const* y, int64_t g, Soon
         const int32_t* at = a.at + from;
         for (int64_t i = 0; i < n; i++, w += a.k) {
             int64_t o = at[i];
-            soon.wide_step();
+            V == 1 ? soon.step() : soon.wide_step();  // half as many rows an entry, half as much to fetch
             Vec ww[V];
             UNROLL for (int v = 0; v < V; v++) ww[v] = load(w + v * W);
             UNROLL for (int s = 0; s < SEG; s++) {
@@ -85,19 +85,20 @@ struct Runs {
 template <int V>
 void all(const Args& a, const After& after, const Runs& runs, int64_t length, int64_t groups, const float* strip, int64_t floats) {
     constexpr int SEG = V == 1 ? 4 : 2;
-    const int64_t n = runs.x.size(), tiles = (n + SEG - 1) / SEG;
+    const int64_t segs = a.xs % 1024 == 0 ? 2 : SEG;  // else 28 pixels share one set of the first cache
+    const int64_t n = runs.x.size(), tiles = (n + segs - 1) / segs;
     const Aside aside(after, SEG, length, groups * a.k);
     Args args = a;
     if (after.order) args.ys = aside.apart, args.after = nullptr, args.past = false;
-    const Tile many = tile_of<V, SEG>(length), one = tile_of<V, 1>(length);
+    const Tile many = segs == SEG ? tile_of<V, SEG>(length) : tile_of<V, 2>(length), one = tile_of<V, 1>(length);
     float* sums[SEG];
     for (int s = 0; s < SEG; s++) sums[s] = aside.run(s);
     for (int64_t i = 0, count = 0; i < n; count++) {
-        const int64_t step = i + SEG <= n ? SEG : 1, next = std::min<int64_t>(n - 1, i + step);
+        const int64_t step = i + segs <= n ? segs : 1, next = std::min<int64_t>(n - 1, i + step);
         const Soon soon = strip ? Soon::in_steps(strip + count * floats / tiles, floats / tiles, a.start[groups])
                                 : Soon::in_steps(runs.x[next], step * length * a.xs, a.start[groups]);
         for (int64_t g = 0; g < groups; g++)
-            (step == SEG ? many : one)(args, &runs.x[i], after.order ? sums : &runs.y[i], g, soon.after(a.start[g]));
+            (step == segs ? many : one)(args, &runs.x[i], after.order ? sums : &runs.y[i], g, soon.after(a.start[g]));
         if (after.order) aside.put(step, &runs.y[i]);
         i += step;
     }
@@ -126,8 +127,14 @@ struct Job {
     int64_t first_row(int64_t item) const { return item / cuts % chunks * rows; }
     int64_t last_row(int64_t item) const { return std::min(height, first_row(item) + rows); }
 
-    // A strip of padded rows of x.
+    // A strip of pixels or padded rows of x.
     const float* copy(int64_t item) const {
+        if (c.flat()) {
+            const int64_t p0 = item % cuts * across, wide = std::min(across, pixels - p0);
+            float* packed = scratch(0, wide * pixel);
+            pack_rows(packed, x + p0 * c.C, 1, wide, c.C, 0, 1, 0, wide, pixel);
+            return packed;
+        }
         const int64_t h0 = first_row(item), high = (last_row(item) - h0 - 1) * c.stride + c.R;
         float* packed = scratch(0, ((rows - 1) * c.stride + c.R) * padded * pixel);
         pack_rows(packed, image(item), c.H, c.Wd, c.C, h0 * c.stride - c.pad, high, c.pad, padded, pixel);
@@ -148,9 +155,9 @@ struct Job {
             if (left) rest.add(from + (wide - left) * a.xs, to + (wide - left) * c.K);
         }
         const int64_t then = std::min(items() - 1, item + c.threads);  // threads mostly take turns
-        const float* strip = copied ? image(then) + first_row(then) * c.stride * c.Wd * c.C : nullptr;
-        const int64_t floats = (last_row(then) - first_row(then)) * c.stride * c.Wd * c.C;
-        if (!full.x.empty()) all<V>(a, after, full, length, groups, strip, floats);
+        const int64_t wanted = c.flat() ? across : (last_row(then) - first_row(then)) * c.stride * c.Wd;
+        const float* strip = copied ? image(then) + (c.flat() ? then * across : first_row(then) * c.stride * c.Wd) * c.C : nullptr;
+        if (!full.x.empty()) all<V>(a, after, full, length, groups, strip, wanted * c.C);
         if (!rest.x.empty()) all<V>(a, after, rest, left, groups, strip, 0);
     }
 };
