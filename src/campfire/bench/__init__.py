@@ -1,1 +1,1 @@
-"""Benchmarks a user can run: what is compared runs interleaved, in one process, and medians are reported (floor 7)."""
+"""Benchmarks a user can run: what is compared runs interleaved, in one process, and medians are reported (floor 8)."""
