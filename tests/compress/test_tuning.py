@@ -21,6 +21,7 @@ from campfire.kernels.reference import Dense
 from campfire.kernels.times import Case, Times
 from campfire.mask import Mask
 from campfire.nn import BatchNorm2d, SparseConv2d, SparseLinear
+from campfire.nn.entrances import entrances
 from campfire.packed import Packed
 
 
@@ -279,3 +280,39 @@ def test_compressing_for_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4 of 4 sparse layers run on kernels of their own" in str(report)
     assert report.to_dict()["plan"]["layers"][0]["name"] == "body"
     train(model, optimizer, range(3, 5))
+
+
+class Shortcut(nn.Module):
+    """x plus what a chain makes of it; the chain's first layer is handed the same tensor."""
+
+    def __init__(self, *outputs: int) -> None:
+        super().__init__()
+        self.body = chain(*outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) + x
+
+
+def test_tensors_change_their_format_where_they_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, move=0.05, far={8: 10.0, 4: 10.0})
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Sequential(Shortcut(8, 4), Shortcut(8, 4)), nn.Conv2d(4, 4, 1))
+    expected = model(images()).detach()
+    plan = tune_(model, images())
+    assert formats(plan) == ["chwn"] * 4
+    assert plan.entrances == entrances(model) == {"1": "chwn"}
+    again = Plan.from_dict(plan.to_dict())
+    assert again == plan
+    assert tune_(model, images()).entrances == {"1": "chwn"}
+    torch.testing.assert_close(model(images()).detach(), expected)
+    tune_(model, images(), by="off")
+    assert entrances(model) == {}
+    again.apply(model)
+    assert entrances(model) == {"1": "chwn"}
+    with pytest.raises(CheckpointError, match="no part '9'"):
+        Plan(entrances={"9": "chwn"}).apply(model)
+
+
+def test_modules_that_run_twice_are_no_entrances(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = Shortcut(8, 4)
+    visits = record(nn.Sequential(nn.Sequential(block, block)), images())
+    assert [visit.entrance for visit in visits] == ["0", "", "", ""]

@@ -13,6 +13,7 @@ from campfire.compress.places import put, require_unwrapped, why_not_replace
 from campfire.errors import DoesNotFit
 from campfire.nn import SparseConv2d, SparseLinear, library_layers_
 from campfire.nn.base import SparseLayer
+from campfire.nn.entrances import close_
 from campfire.pruner import Pruner
 
 
@@ -61,6 +62,7 @@ def decompress_(
     unguard(model)
     if found:
         library_layers_(model)
+        close_(model)
     return [name for name, _ in found]
 
 

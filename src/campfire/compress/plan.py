@@ -9,8 +9,10 @@ from torch import nn
 
 from campfire.errors import CheckpointError
 from campfire.kernels.choice import PASSES, Choice
+from campfire.kernels.formats import FORMATS
 from campfire.nn import keep_formats_
 from campfire.nn.base import SparseLayer
+from campfire.nn.entrances import open_
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Plan:
     dense_ms: float = 0.0  # all of them on the dense library, out of their packed values
     ms: float = 0.0
     forced: dict[str, str] = field(default_factory=dict)  # layers that were made with a kernel, and keep it
+    entrances: dict[str, str] = field(default_factory=dict)  # modules whose input is turned to a memory format
 
     @property
     def formats(self) -> set[str]:
@@ -71,6 +74,8 @@ class Plan:
         layers = {name: module for name, module in model.named_modules() if isinstance(module, SparseLayer)}
         for planned in self.layers:
             _require(planned, layers.get(planned.name))
+        if missing := self.entrances.keys() - dict(model.named_modules()).keys():
+            raise CheckpointError(f"the plan is of another model: this one has no part {min(missing)!r}")
         refused: dict[str, list[str]] = {}
         for planned in self.layers:
             layer, dtype = layers[planned.name], getattr(torch, planned.dtype)
@@ -79,6 +84,8 @@ class Plan:
             layer.assign(Choice() if reasons else planned.choice, dtype)
         if "chwn" in self.formats:
             keep_formats_(model)
+        for dtype in {layer.dtype for layer in self.layers}:
+            open_(model, {} if refused else self.entrances, getattr(torch, dtype))
         return refused
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +101,10 @@ class Plan:
         """
         try:
             layers = [_layer(row) for row in saved["layers"]]
-            return cls(**{**saved, "layers": layers, "forced": dict(saved["forced"])})
+            entrances = dict(saved.get("entrances", {}))
+            if not set(entrances.values()) <= set(FORMATS):
+                raise ValueError(f"entrances to {sorted(set(entrances.values()))}")
+            return cls(**{**saved, "layers": layers, "forced": dict(saved["forced"]), "entrances": entrances})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"this is no plan of kernels ({type(error).__name__}: {error})") from None
 

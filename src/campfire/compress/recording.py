@@ -2,14 +2,16 @@
 
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.hooks import RemovableHandle
 
 from campfire.nn import SparseLinear
 from campfire.nn.base import SparseLayer
@@ -25,41 +27,65 @@ class Visit:
     module: nn.Module
     size: tuple[int, ...]
     dtype: torch.dtype  # in which it computed
+    entrance: str = ""  # the outermost module around it that was handed the same tensor; "": none
 
 
 def record(model: nn.Module, x: Example) -> list[Visit]:
     """Run the model once in evaluation mode; buffers, modes, gradients and random generators stay as they are."""
-    visits: list[Visit] = []
-    hooks = [
-        module.register_forward_pre_hook(_recorder(name, visits))
-        for name, module in model.named_modules()
-        if isinstance(module, (SparseLayer, _ConvNd))
-    ]
+    recorder = Recorder()
+    hooks = [hook for name, module in model.named_modules() for hook in recorder.hooks(name, module)]
     try:
-        with torch.no_grad(), _evaluating(model), _buffers_kept(model), _generators_kept(model):
+        with torch.no_grad(), evaluating(model), buffers_kept(model), generators_kept(model):
             model(*x) if isinstance(x, tuple) else model(x)
     finally:
         for hook in hooks:
             hook.remove()
-    return visits
+    return recorder.found()
 
 
-def _recorder(name: str, visits: list[Visit]) -> Any:
-    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0]
-        size = tuple(x.shape) if x.dim() == 4 else (1, *x.shape)
-        if isinstance(module, SparseLinear):
-            size = (x.numel() // x.shape[-1], x.shape[-1], 1, 1)
-        dtype = x.dtype
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-        visits.append(Visit(name, module, size, dtype))
+class Recorder:
+    """The calls that are under way, outermost first, with their first input; and the visits."""
 
-    return note
+    def __init__(self) -> None:
+        self._under_way: list[tuple[str, Any]] = []
+        self._visits: list[tuple[Visit, list[str]]] = []
+        self._calls: Counter[str] = Counter()
+
+    def hooks(self, name: str, module: nn.Module) -> list[RemovableHandle]:
+        def before(module: nn.Module, given: tuple[Any, ...]) -> None:
+            self._calls[name] += 1
+            x = given[0] if given else None
+            if isinstance(module, (SparseLayer, _ConvNd)) and isinstance(x, Tensor):
+                around = [other for other, its in self._under_way if its is x and other]
+                self._visits.append((_visit(name, module, x), around))
+            self._under_way.append((name, x))
+
+        def after(*_: object) -> None:
+            self._under_way.pop()
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
+
+    def found(self) -> list[Visit]:
+        """Modules that run several times, on one tensor after another, are no entrances."""
+        once = [[name for name in around if self._calls[name] == 1] for _, around in self._visits]
+        return [
+            replace(visit, entrance=names[0]) if names else visit
+            for (visit, _), names in zip(self._visits, once, strict=True)
+        ]
+
+
+def _visit(name: str, module: nn.Module, x: Tensor) -> Visit:
+    size = tuple(x.shape) if x.dim() == 4 else (1, *x.shape)
+    if isinstance(module, SparseLinear):
+        size = (x.numel() // x.shape[-1], x.shape[-1], 1, 1)
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    return Visit(name, module, size, dtype)
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -70,7 +96,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
+def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Also of layers that count or average in evaluation mode."""
     held = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
     try:
@@ -82,7 +108,7 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _generators_kept(model: nn.Module) -> Iterator[None]:
+def generators_kept(model: nn.Module) -> Iterator[None]:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()
     try:

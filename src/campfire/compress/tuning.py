@@ -135,7 +135,25 @@ def _plan(nodes: list[Node], by: str, training: bool) -> Plan:
     rows = {n.visit.name: _row(n, format) for n, format in zip(nodes, path, strict=True) if n.options}
     layers = {n.visit.name: n.visit.module for n in nodes if isinstance(n.visit.module, SparseLayer)}
     forced = {name: layer.kernel for name, layer in layers.items() if name not in rows}
-    return Plan(list(rows.values()), training, by == "measure", torch.get_num_threads(), dense, ms, forced)
+    return Plan(
+        list(rows.values()),
+        training,
+        by == "measure",
+        torch.get_num_threads(),
+        dense,
+        ms,
+        forced,
+        _entrances(nodes, path),
+    )
+
+
+def _entrances(nodes: list[Node], path: list[str]) -> dict[str, str]:
+    """Where stretches of a format begin, the module that turns the tensor for all who read it."""
+    found: dict[str, str] = {}
+    for node, was, format in zip(nodes, ["nhwc", *path], path, strict=False):
+        if format != was and node.visit.entrance:
+            found.setdefault(node.visit.entrance, format)
+    return found
 
 
 def _path(
