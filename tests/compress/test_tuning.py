@@ -40,8 +40,9 @@ class Near(Same):
 
 
 @pytest.fixture(autouse=True)
-def kernels() -> Iterator[None]:
-    """Two kernels that serve everywhere, whatever this machine has."""
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two kernels that serve everywhere, whatever this machine has; the whole model is not timed."""
+    monkeypatch.setattr(tuning, "race", lambda *_: None)
     usual = dict(KERNELS)
     replace_kernels({"reference": usual["reference"], "far": Same(), "near": Near()})
     yield
@@ -316,3 +317,36 @@ def test_modules_that_run_twice_are_no_entrances(monkeypatch: pytest.MonkeyPatch
     block = Shortcut(8, 4)
     visits = record(nn.Sequential(nn.Sequential(block, block)), images())
     assert [visit.entrance for visit in visits] == ["0", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ({"mixed": 1.5, "nhwc": 1.2, "dense": 1.0}, ["chwn", "chwn"]),
+        ({"mixed": 1.1, "nhwc": 1.2, "dense": 1.0}, ["nhwc", "nhwc"]),
+        ({"mixed": 0.9, "nhwc": 1.01, "dense": 1.0}, ["dense", "dense"]),
+    ],
+)
+def test_the_whole_model_has_the_last_word(
+    monkeypatch: pytest.MonkeyPatch, ratios: dict[str, float], expected: list[str]
+) -> None:
+    clock(monkeypatch, move=0.05, far=10.0, near=2.0)
+    given: list[list[str]] = []
+    monkeypatch.setattr(tuning, "race", lambda model, x, training, plans: given.append(list(plans)) or ratios)
+    model = chain(8, 4)
+    plan = tune_(model, images())
+    assert given == [["mixed", "nhwc", "dense"]]
+    assert ["dense" if layer.choice.dense else layer.format for layer in plan.layers] == expected
+    assert [model[i].choice() for i in (0, 3)] == [layer.choice for layer in plan.layers]
+    assert plan.whole == max(r for name, r in ratios.items() if name != "dense")
+    assert f"whole model measured {plan.whole:.2f} x" in str(plan)
+    assert (type(model[1]) is BatchNorm2d) == (expected[0] == "chwn")
+    assert Plan.from_dict(plan.to_dict()) == plan
+
+
+def test_layers_left_dense_for_the_whole_model_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, move=0.05, near=2.0)
+    monkeypatch.setattr(tuning, "race", lambda *_: {"nhwc": 0.9, "dense": 1.0})
+    plan = tune_(chain(8, 4), images())
+    assert plan.layers[0].passes["forward"].why_not["near"] == "the whole model is not faster with it"
+    assert "so there are none" in plan.summary()

@@ -56,6 +56,7 @@ class Plan:
     ms: float = 0.0
     forced: dict[str, str] = field(default_factory=dict)  # layers that were made with a kernel, and keep it
     entrances: dict[str, str] = field(default_factory=dict)  # modules whose input is turned to a memory format
+    whole: float | None = None  # times faster than all dense: the whole model with kernels, where that was timed
 
     @property
     def formats(self) -> set[str]:
@@ -121,7 +122,14 @@ class Plan:
             f"{len(self.layers) - dense} of {len(self.layers)} sparse layers run on kernels of their own, "
             f"{dense} dense; {'measured' if self.measured else 'predicted'} {self.ms:.2f} ms "
             f"{'a training step' if self.training else 'a forward pass'}, all dense {self.dense_ms:.2f} ms"
+            f"{self._told_whole(dense)}"
         )
+
+    def _told_whole(self, dense: int) -> str:
+        if self.whole is None:
+            return ""
+        with_them = " with kernels, so there are none" if dense == len(self.layers) else ""
+        return f"; the whole model measured {self.whole:.2f} x all dense{with_them}"
 
 
 def _require(planned: LayerPlan, found: SparseLayer | None) -> None:

@@ -35,7 +35,8 @@ def record(model: nn.Module, x: Example) -> list[Visit]:
     recorder = Recorder()
     hooks = [hook for name, module in model.named_modules() for hook in recorder.hooks(name, module)]
     try:
-        with torch.no_grad(), evaluating(model), buffers_kept(model), generators_kept(model):
+        with torch.no_grad(), modes_kept(model), buffers_kept(model), generators_kept(model):
+            model.eval()
             model(*x) if isinstance(x, tuple) else model(x)
     finally:
         for hook in hooks:
@@ -85,9 +86,9 @@ def _visit(name: str, module: nn.Module, x: Tensor) -> Visit:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Training or evaluation, module by module."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:
@@ -98,13 +99,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Also of layers that count or average in evaluation mode."""
-    held = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
+    held = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         yield
     finally:
-        for buffer, before, version in held:
-            if buffer._version != version:
-                buffer.copy_(before)
+        for buffer, before in held:  # by content: batch normalisation does not count its writes as versions
+            if not torch.equal(buffer, before):
+                with torch.no_grad():
+                    buffer.copy_(before)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,26 @@
 """tune_: the fastest kernels for a compressed model, layer by layer, pass by pass, and the formats between them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from campfire.compress.places import require_unwrapped
 from campfire.compress.plan import LayerPlan, PassPlan, Plan
+from campfire.compress.race import race
 from campfire.compress.recording import Example, Visit, record
 from campfire.errors import UnknownName, UsageError
 from campfire.kernels import KERNELS, cost, stopwatch
-from campfire.kernels.choice import PASSES
+from campfire.kernels.choice import PASSES, Choice
 from campfire.kernels.dispatch import MODES, SWITCH, Converting, Option, cheapest, mode, refusals
 from campfire.kernels.formats import FORMATS
 from campfire.kernels.times import Case, Clock, Times
-from campfire.nn import SparseConv2d
+from campfire.nn import SparseConv2d, library_layers_
 from campfire.nn.base import SparseLayer
+from campfire.nn.formats import keeps_formats
+
+GAIN = 1.02  # how many times faster the whole model must be with kernels than all dense
 
 CLOCKS: dict[str, tuple[Clock, Converting]] = {
     "measure": (stopwatch.measure, stopwatch.converting),
@@ -29,7 +33,8 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
 
     The model is run once on ``x``, in evaluation mode, and comes back as it was; every distinct layer is then timed by
     itself on random tensors, once on a machine (timings are kept in the cache folder). A kernel takes a pass from the
-    dense library only where it is at least 1.10 times faster. Activations change their memory format between layers
+    dense library only where it is at least 1.10 times faster; then the whole model runs in turns with and without
+    them, and all is left dense where it does not gain. Activations change their memory format between layers
     where that pays with its conversions; batch normalisation and max-pooling are then exchanged for layers that keep
     the format (`campfire.nn.keep_formats_`).
 
@@ -60,9 +65,24 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
     nodes = [Node.of(visit, by, training) for visit in visits]
     if not any(isinstance(visit.module, SparseLayer) for visit in visits):
         raise UsageError("nothing that this model runs is compressed; compress_ it first")
-    plan = _plan(nodes, by, training)
+    plans = _plans(nodes, by, training)
+    plan = next(iter(plans.values()))
+    if by == "measure" and len(plans) > 1:
+        keeps = keeps_formats(model)
+        plan = _fastest(plans, race(model, x, training, plans))
+        if not keeps and "chwn" not in plan.formats:
+            library_layers_(model)
     plan.apply(model)
     return plan
+
+
+def _fastest(plans: dict[str, Plan], ratios: dict[str, float] | None) -> Plan:
+    """By the clock of the whole model; the first, which is the layers' choice, where it could not be timed."""
+    if ratios is None:
+        return next(iter(plans.values()))
+    others = {name: ratio for name, ratio in ratios.items() if name != "dense"}
+    best = max(others, key=others.__getitem__)
+    return replace(plans[best if others[best] >= GAIN else "dense"], whole=others[best])
 
 
 @dataclass
@@ -125,26 +145,35 @@ def _together(predicted: Times, measured: Times | None) -> Times:
     return Times({**predicted.dense, **measured.dense}, {**predicted.ratios, **measured.ratios})
 
 
-def _plan(nodes: list[Node], by: str, training: bool) -> Plan:
+def _plans(nodes: list[Node], by: str, training: bool) -> dict[str, Plan]:
+    """What may be fastest by the layers' own times, that first; and ``dense``. Equal ones are left out."""
     converting = CLOCKS["model" if by == "off" else by][1]
-    dense = sum(node.dense for node in nodes)
     path, ms = _path(nodes, converting, training, FORMATS[:1])
     mixed, mixed_ms = _path(nodes, converting, training, FORMATS)
-    if mixed_ms * SWITCH <= ms:  # it must pay for conversions that nobody sees too, as of shortcuts
-        path, ms = mixed, mixed_ms
+    found = {"nhwc": _plan(nodes, path, ms, by, training)}
+    if all(layer.choice.dense for layer in found["nhwc"].layers):
+        found = {"dense": found["nhwc"]}
+    else:
+        dense = [replace(node, options={"nhwc": _all_dense(node)}) if node.options else node for node in nodes]
+        found["dense"] = _plan(dense, path, sum(n.dense for n in nodes), by, training)
+    if mixed_ms >= ms:
+        return found
+    other = {"mixed": _plan(nodes, mixed, mixed_ms, by, training)}
+    return other | found if mixed_ms * SWITCH <= ms else found | other  # conversions that nobody sees, as of shortcuts
+
+
+def _all_dense(node: Node) -> Option:
+    reason, ratios = "the whole model is not faster with it", node.predicted.ratios
+    return Option(Choice(), node.dense, {p: dict.fromkeys(ratios[p].keys() - {"reference"}, reason) for p in PASSES})
+
+
+def _plan(nodes: list[Node], path: list[str], ms: float, by: str, training: bool) -> Plan:
+    dense = sum(node.dense for node in nodes)
     rows = {n.visit.name: _row(n, format) for n, format in zip(nodes, path, strict=True) if n.options}
     layers = {n.visit.name: n.visit.module for n in nodes if isinstance(n.visit.module, SparseLayer)}
     forced = {name: layer.kernel for name, layer in layers.items() if name not in rows}
-    return Plan(
-        list(rows.values()),
-        training,
-        by == "measure",
-        torch.get_num_threads(),
-        dense,
-        ms,
-        forced,
-        _entrances(nodes, path),
-    )
+    threads, entrances = torch.get_num_threads(), _entrances(nodes, path)
+    return Plan(list(rows.values()), training, by == "measure", threads, dense, ms, forced, entrances)
 
 
 def _entrances(nodes: list[Node], path: list[str]) -> dict[str, str]:

@@ -30,6 +30,15 @@ def library_layers_(model: nn.Module) -> nn.Module:
     return _exchanged(model, LIBRARY)
 
 
+def keeps_formats(model: nn.Module) -> bool:
+    """Whether any layer is one of `keep_formats_`.
+
+    >>> keeps_formats(nn.BatchNorm2d(8)), keeps_formats(keep_formats_(nn.BatchNorm2d(8)))
+    (False, True)
+    """
+    return any(type(layer) in LIBRARY for layer in model.modules())
+
+
 def _exchanged(model: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]]) -> nn.Module:
     for layer in model.modules():
         layer.__class__ = kinds.get(type(layer), type(layer))

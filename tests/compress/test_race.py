@@ -1,0 +1,77 @@
+"""The race of plans: every one runs as planned, in turns, and leaves no trace."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from campfire import tune_
+from campfire.compress import race as racing
+from campfire.compress.race import race
+from campfire.mask import Mask
+from campfire.nn import SparseConv2d
+from campfire.nn.base import SparseLayer
+from campfire.nn.entrances import entrances, open_
+
+
+class Net(nn.Module):
+    """Notes the choice it runs with; drops out, counts in a buffer, returns a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        keep = torch.rand(32, 32, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+        self.body = nn.Sequential(SparseConv2d.of(nn.Conv2d(32, 32, 3, padding=1), Mask(keep), kernel="auto"))
+        self.norm, self.drop = nn.BatchNorm2d(32), nn.Dropout()
+        self.ran: list[tuple[str, bool, bool, dict[str, str]]] = []
+
+    def forward(self, x: Tensor) -> dict[str, object]:
+        layer = self.body[0]
+        assert isinstance(layer, SparseLayer)
+        self.ran.append((str(layer.choice()), self.training, torch.is_grad_enabled(), entrances(self)))
+        return {"logits": [self.drop(self.norm(self.body(x)))], "count": 3}
+
+
+def images() -> Tensor:
+    return torch.randn(2, 32, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_plans_take_turns_and_leave_no_trace(monkeypatch: pytest.MonkeyPatch, training: bool) -> None:
+    model = Net().eval()
+    plan = tune_(model, images(), training, by="model")
+    dense = tune_(model, images(), training, by="off")
+    open_(model, {"body": "nhwc"}, torch.bfloat16)  # of another dtype: it stays
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    turns: list[str] = []
+    monkeypatch.setattr(
+        racing,
+        "interleaved",
+        lambda runs, rounds: {n: [run() or turns.append(n) or 2.0 + len(n)] for n, run in runs.items()},
+    )
+    model.ran.clear()
+    assert race(model, images(), training, {"a": plan, "dense": dense}) == {"a": 7 / 3, "dense": 1.0}
+    assert turns == ["a", "dense"]
+    choices = [str(p.layers[0].choice) for p in (dense, plan, dense)]
+    assert model.ran == [(choice, training, training, {"body": "nhwc"}) for choice in choices]
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_entrances_change_with_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net()
+    dense = tune_(model, images(), by="off")
+    entering = dataclasses.replace(dense, entrances={"body": "nhwc"})
+    monkeypatch.setattr(racing, "interleaved", lambda runs, rounds: {n: [run() or 1.0] for n, run in runs.items()})
+    model.ran.clear()
+    race(model, images(), True, {"dense": dense, "in": entering})
+    assert [ran[-1] for ran in model.ran] == [{}, {}, {"body": "nhwc"}]
+
+
+def test_models_that_do_not_run_by_themselves_are_not_timed() -> None:
+    model = Net()
+    dense = tune_(model, images(), by="off")
+    assert race(model, torch.zeros(2, 3), True, {"dense": dense}) is None
