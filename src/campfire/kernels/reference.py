@@ -7,6 +7,7 @@ from torch import Tensor
 
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
+from campfire.kernels.places import Places
 from campfire.packed import LAYOUTS, Packed
 
 
@@ -28,15 +29,13 @@ class Dense(Prepared):
         self._indices = Packed(packed.layout, packed.shape, {k: v for k, v in packed.parts.items() if k != "value"})
 
     @functools.cached_property
-    def positions(self) -> Tensor:
+    def places(self) -> Places:
         """Of the values in the weight; kept from the first use on, for finding them takes longer than unpacking."""
-        return LAYOUTS[self._indices.layout].positions(self._indices)
+        return Places(LAYOUTS[self._indices.layout].positions(self._indices), self.shape)
 
     def weight(self, value: Tensor) -> Tensor:
         """The dense weight [K, C, R, S]."""
-        dense = value.new_zeros(self.shape)
-        dense.view(-1).scatter_(0, self.positions, value.detach().reshape(-1))
-        return dense
+        return self.places.put(value)
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -55,7 +54,7 @@ class Dense(Prepared):
         dy, x = _plain(dy), _plain(x)
         weight = torch.empty(self.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
         gradient = self._backward(dy, x, weight, [False, True, False])[1]
-        return gradient.reshape(-1).index_select(0, self.positions).view(self.value_shape)
+        return self.places.take(gradient).view(self.value_shape)
 
     def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         c = self.conv
