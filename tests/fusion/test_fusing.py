@@ -220,3 +220,16 @@ def test_any_layout_scales_its_values() -> None:
             SparseConv2d.of(dense, Mask(torch.rand(dense.weight.shape) < 0.5), layout), nn.BatchNorm2d(16)
         )
         assert_same(stir_(net), images(2, 8))
+
+
+def test_the_dtype_of_the_copy_decides_what_is_left_to_the_library() -> None:
+    layer = sparse_layer(nn.Conv2d(CHANNELS, CHANNELS, 1))
+    layer.kernel = "auto"
+    model, x = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), layer, nn.ReLU()), images()
+    layer.assign(Choice(), torch.bfloat16)
+    layer.assign(Choice(format="chwn"))
+    assert fuse(model).report.dense == []
+    fused = fuse(model, torch.bfloat16)
+    assert fused.report.dense == ["1"]
+    assert {p.dtype for p in fused.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(fused(x.bfloat16()).float(), model(x), rtol=0.05, atol=0.05)

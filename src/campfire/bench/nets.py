@@ -107,7 +107,7 @@ class Inference:
     """A fused copy of a network on one batch, in the dtype of its weights; it takes and is handed float32 images."""
 
     def __init__(self, net: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32):
-        self.net, self.x, self.dtype = fuse(net).to(dtype), x, dtype
+        self.net, self.x, self.dtype = fuse(net, dtype), x, dtype
 
     def __call__(self) -> Tensor:
         with torch.inference_mode():

@@ -45,7 +45,7 @@ class FusionReport:
         return f"{folded} folded{left}; in sparse layers: {_count(self.sums, 'sum')}, {_count(self.relus, 'ReLU')}{dense}{opaque}"
 
 
-def fuse(model: nn.Module) -> fx.GraphModule:
+def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     """A copy for inference, in eval mode and without gradients, that computes the same in fewer passes over memory.
 
     Every batch normalisation behind a convolution or linear layer, dense or sparse, whose result nobody else reads is
@@ -56,6 +56,10 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     were left to the dense library become ordinary ones.
 
     The copy takes images of any size and number. Optional arguments of the forward pass are fixed at their defaults.
+
+    Args:
+        dtype: of the copy, by default the model's. Give it here rather than to ``.to`` afterwards: normalisations are then
+            folded before weights are rounded, and which layers are left to the library is decided for this dtype.
 
     Raises:
         UsageError: the model's own forward pass takes steps that depend on its input.
@@ -71,20 +75,20 @@ def fuse(model: nn.Module) -> fx.GraphModule:
     model = bare(model)
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     _share_kernels(model, twin)
-    dense = _to_dense_(twin)
+    dense = _to_dense_(twin, dtype)
     graph, opaque = trace(twin)
     done = Rewriting(graph, dict(twin.named_modules(remove_duplicate=False)), list(opaque))
     fused = fx.GraphModule(twin, graph, type(model).__name__).eval()
     fused.report = FusionReport(done.folded, done.kept, done.sums, done.relus, dense, opaque)  # pyright: ignore
     fused.meta[_KEPT_BY_COPIES] = {"report": fused.report}
-    return fused
+    return fused if dtype is None else fused.to(dtype)
 
 
-def _to_dense_(twin: nn.Module) -> list[str]:
+def _to_dense_(twin: nn.Module, dtype: torch.dtype | None) -> list[str]:
     """Ordinary layers in the place of those that the dense library runs, which would unpack their weights at every call."""
     found = []
     for name, layer in list(twin.named_modules()):
-        if name and isinstance(layer, (SparseConv2d, SparseLinear)) and is_plain(layer) and _runs_dense(layer):
+        if name and isinstance(layer, (SparseConv2d, SparseLinear)) and is_plain(layer) and _runs_dense(layer, dtype):
             dense = layer.dense().requires_grad_(False)
             if isinstance(dense, nn.Conv2d):
                 dense = dense.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -94,8 +98,8 @@ def _to_dense_(twin: nn.Module) -> list[str]:
     return found
 
 
-def _runs_dense(layer: SparseLayer) -> bool:
-    choice = layer.choice()
+def _runs_dense(layer: SparseLayer, dtype: torch.dtype | None) -> bool:
+    choice = layer.choice(dtype if dtype in (torch.bfloat16, torch.float16) else None)
     return layer.kernel == "auto" and choice.forward == "reference" and choice.format == "nhwc"
 
 
