@@ -13,6 +13,7 @@ import json
 import statistics
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -70,10 +71,7 @@ def campfire(dense: nn.Module, structure: str, sparsity: float, x: Tensor, dtype
 def measure(model: str, structure: str, sparsity: float, batch: int, size: int, rounds: int) -> dict[str, Any]:
     """Milliseconds and ratios by candidate, and why others have none."""
     dense, x = dense_net(model), images(batch, size)
-    try:
-        exported = onnx_file(dense, x)
-    except ImportError:
-        exported = b""
+    exported = onnx_file(dense, x) if find_spec("onnx") else b""
     candidates: dict[str, Callable[[], Run]] = {
         "torch fp32": lambda: Inference(dense, x),
         "torch bf16": lambda: Inference(dense, x, torch.bfloat16),
@@ -90,6 +88,8 @@ def measure(model: str, structure: str, sparsity: float, batch: int, size: int, 
             ready[name] = make()
         except ImportError as error:
             left_out[name] = f"not installed: {error}"
+        except Exception as error:  # a library that fails in whatever way is a candidate without a figure
+            left_out[name] = f"{type(error).__name__}: {error}"
     times = interleaved(ready, rounds)
     rows = {n: {"ms": statistics.median(t), "ratio": ratio(times, "torch fp32", n)} for n, t in times.items()}
     return {"candidates": rows, "left_out": left_out}
