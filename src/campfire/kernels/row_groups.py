@@ -48,11 +48,11 @@ def row_groups(reads: Tensor) -> list[RowGroup]:
 
 def _merged(sets: Tensor, counts: Tensor, waste: float) -> Tensor:
     """The group [sets] of each set, after merging the cheapest pair as long as it is cheap, or groups are too many."""
-    belongs = torch.arange(len(sets), device=sets.device)
-    left = len(sets)
+    belongs, left = torch.arange(len(sets), device=sets.device), len(sets)
+    overlap = sets @ sets.T
     while left > 1:
-        sizes = sets.sum(1)
-        union = sizes[:, None] + sizes - sets @ sets.T
+        sizes = overlap.diagonal()
+        union = sizes[:, None] + sizes - overlap
         cost = (counts[:, None] + counts) * union - (counts * sizes)[:, None] - counts * sizes
         gone = counts == 0
         cost.masked_fill_(gone | gone[:, None], torch.inf).fill_diagonal_(torch.inf)
@@ -61,6 +61,7 @@ def _merged(sets: Tensor, counts: Tensor, waste: float) -> Tensor:
         if left <= MOST and float(cost[a, b]) > waste:
             break
         sets[a] = torch.maximum(sets[a], sets[b])
+        overlap[a] = overlap[:, a] = sets @ sets[a]
         counts[a] += counts[b]
         counts[b] = 0
         belongs[belongs == b] = a
