@@ -55,6 +55,10 @@ class Prepared(ABC):
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         """The gradient of the packed values, in their shape."""
 
+    def hold(self) -> list[Tensor]:
+        """Where the next forward pass puts what `d_input` would make again: used there for as long as the list lives."""
+        return []
+
 
 class Kernel(ABC):
     """A way to run a packed layer. A subclass with a ``name`` is registered by being defined."""

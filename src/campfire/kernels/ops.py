@@ -84,11 +84,18 @@ def _(dy: Tensor, x: Tensor, layer: int) -> Tensor:
     return dy.new_empty(_layers[layer].value_shape)
 
 
+def _hold(layer: int) -> list[Tensor]:
+    passes = _layers[layer]
+    return passes.forward.hold() if passes.d_input is passes.forward else []
+
+
 class _Conv(Function):
     @staticmethod
     def forward(ctx, x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:  # pyright: ignore
         ctx.save_for_backward(x, value)
-        ctx.layer, ctx.size = layer, x.shape
+        ctx.layer, ctx.size, ctx.held = layer, x.shape, None
+        if ctx.needs_input_grad[0] and not torch.compiler.is_compiling():
+            ctx.held = _hold(layer), value  # with the values it is made of: nothing else can lie where they do
         return torch.ops.campfire.conv(x, value, bias, layer)
 
     @staticmethod
@@ -99,6 +106,7 @@ class _Conv(Function):
         dx = torch.ops.campfire.conv_d_input(dy, value, list(ctx.size), ctx.layer) if wants_x else None
         dv = torch.ops.campfire.conv_d_values(dy, x, ctx.layer) if wants_value else None
         db = dy.sum((0, 2, 3)) if wants_bias else None
+        ctx.held = None
         return dx, dv, db, None
 
 

@@ -1,6 +1,7 @@
 """reference: the dense library on the unpacked weight. Serves everything, and says what every other kernel must compute."""
 
 import functools
+import weakref
 
 import torch
 from torch import Tensor
@@ -22,10 +23,13 @@ class Reference(Kernel):
 
 
 class Dense(Prepared):
-    """The weight is unpacked for each pass; the gradient of the values is gathered from the dense weight's."""
+    """The weight is unpacked in each forward pass, and once more for the gradient of the input unless somebody holds it; the
+    gradient of the values is picked from the dense weight's."""
 
     def __init__(self, packed: Packed, conv: Conv):
         self.shape, self.value_shape, self.conv = packed.shape, LAYOUTS[packed.layout].value_shape(packed), conv
+        self._holder: list[Tensor] | None = None
+        self._last: tuple[object, weakref.ref[Tensor]] | None = None
         self._indices = Packed(packed.layout, packed.shape, {k: v for k, v in packed.parts.items() if k != "value"})
 
     @functools.cached_property
@@ -37,18 +41,35 @@ class Dense(Prepared):
         """The dense weight [K, C, R, S]."""
         return self.places.put(value)
 
+    def hold(self) -> list[Tensor]:
+        self._holder = []
+        return self._holder
+
+    def _first(self, value: Tensor) -> Tensor:
+        weight = self.weight(value)
+        if self._holder is not None:
+            self._holder.append(weight)
+            self._last, self._holder = (_key(value), weakref.ref(weight)), None
+        return weight
+
+    def _again(self, value: Tensor) -> Tensor:
+        """That of the last forward pass, if somebody holds it and the values have not changed since."""
+        if self._last is not None and self._last[0] == _key(value) and (weight := self._last[1]()) is not None:
+            return weight
+        return self.weight(value)
+
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         c, x = self.conv, _plain(x)
-        y = torch.nn.functional.conv2d(x, self.weight(value), bias, c.stride, c.padding, c.dilation, c.groups)
+        y = torch.nn.functional.conv2d(x, self._first(value), bias, c.stride, c.padding, c.dilation, c.groups)
         y = y if residual is None else y + residual
         return y.relu() if relu else y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         dy = _plain(dy)
         x = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=_format(dy))  # its size is read, no more
-        return self._backward(dy, x, self.weight(value), [True, False, False])[0]
+        return self._backward(dy, x, self._again(value), [True, False, False])[0]
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         dy, x = _plain(dy), _plain(x)
@@ -60,6 +81,11 @@ class Dense(Prepared):
         c = self.conv
         two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
         return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], c.groups, wanted)
+
+
+def _key(value: Tensor) -> object:
+    """Changes with the numbers, as long as the tensor lives."""
+    return value.data_ptr(), value.dtype, None if value.is_inference() else value._version
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -41,6 +41,9 @@ class OnFirstUse(Prepared):
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         return self._ready().d_values(dy, x)
 
+    def hold(self) -> list[Tensor]:
+        return self._ready().hold()
+
 
 def choices_of(
     packed: Packed, conv: Conv, kernel: str, assigned: Mapping[torch.dtype, Choice]
