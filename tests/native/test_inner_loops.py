@@ -92,7 +92,7 @@ def test_a_spill_is_found() -> None:
 def test_inner_loops_keep_their_sums_in_registers(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = hot(library, monkeypatch)
     assert found
-    bad = {loop.function: loop.spills for loop in found if len(loop.spills) > 0.02 * loop.products}
+    bad = {loop.function: loop.spills for loop in found if len(loop.spills) > 0.03 * loop.products}
     assert not bad, bad
     lean = [loop for loop in found if loop.products >= 0.4 * len(loop.body)]
     assert len(lean) >= 0.8 * len(found), {x.function: (x.products, len(x.body)) for x in found if x not in lean}

@@ -103,7 +103,7 @@ class Accumulation {
     run.bias = end.bias ? end.bias + from : nullptr;
     run.out = y + corner, run.residual = end.residual ? end.residual + corner : nullptr, run.relu = end.relu;
     run.plane = plane, run.down = (int64_t)p.spread * p.out_width * p.images, run.right = (int64_t)p.spread * p.images;
-    run.plain = !run.residual && !run.relu && cols == p.cols && run.edge >= LANES;
+    run.inner = cols == p.cols && run.edge >= LANES;
     sums_of(p, rows)(run);
   }
 };

@@ -30,7 +30,7 @@ struct Run {
   int lanes, edge;        // images there are; in the last column
   const float* residual;  // after adding this, laid out the same; null: nothing
   bool relu;
-  bool plain;             // nothing to add, whole vectors, a tile within the image: finished sums go out as they are
+  bool inner;             // whole vectors, a tile within the image: finished sums go out from their registers
   Ahead* ahead;
 };
 
@@ -39,11 +39,13 @@ struct Run {
   _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) \
       _Pragma("GCC unroll 32") for (int j = 0; j < COLS; j++)
 
+static inline Vec rectified(Vec v) { return v < 0 ? Vec{} : v; }  // keeps NaN, as the library does
+
 static inline void finish_line(const Run& run, const float* sums, int64_t at) {
   for (int lane = 0; lane < LANES; lane += W) {
     Vec v = load(sums + lane);
     if (run.residual) v += load(run.residual + at + lane);
-    if (run.relu) v = v < 0 ? Vec{} : v;  // keeps NaN, as the library does
+    if (run.relu) v = rectified(v);
     store(run.out + at + lane, v);
   }
 }
@@ -123,7 +125,15 @@ static inline void accumulate(const Run& run) {
       }
       Stream stream(run.list.offset + first, run.strip + lane);
       Kind::add(run, stream, count, run.list.value + (int64_t)Kind::PER * run.list.at[k], sum);
-      const bool direct = run.last && run.plain;
+      const bool direct = run.last && run.inner;
+      if (direct && run.residual) {
+        const float* more = run.residual + k * run.plane + lane;
+#pragma GCC unroll 8
+        for (int i = 0; i < ROWS; i++, next_row(more, run.down))
+#pragma GCC unroll 32
+          for (int j = 0; j < COLS; j++) sum[i][j] += load(more + j * run.right);
+      }
+      if (direct && run.relu) CAMPFIRE_TILE sum[i][j] = rectified(sum[i][j]);
       float* to = direct ? run.out + k * run.plane + lane : sums;
       const int64_t down = direct ? run.down : COLS * LANES, right = direct ? run.right : LANES;
 #pragma GCC unroll 8
@@ -131,7 +141,7 @@ static inline void accumulate(const Run& run) {
 #pragma GCC unroll 32
         for (int j = 0; j < COLS; j++) store(to + j * right, sum[i][j]);
     }
-    if (run.last && !run.plain) finish(run, k);
+    if (run.last && !run.inner) finish(run, k);
   }
 }
 
