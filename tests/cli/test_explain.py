@@ -21,6 +21,13 @@ def test_the_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(listed["methods"]) == set(methods.REGISTRY)
 
 
+def test_a_rule_set_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "cpu"]) == 0
+    assert "Tiles of outputs in 1x1 layers" in capsys.readouterr().out
+    assert main(["explain"]) == 0
+    assert "rule sets:" in capsys.readouterr().out
+
+
 def test_options_change_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     least = []
     for spec in ("window", "window:mode=campfire"):

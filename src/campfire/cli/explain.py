@@ -59,8 +59,9 @@ def main(argv: Sequence[str]) -> int:
 def _runs(name: str) -> str:
     """ "run" for a run or checkpoint, "model" for a model; "" for all else, as for names that a plug-in has too."""
     from campfire import methods, models, structures
+    from campfire.pruner.rulesets import RULESETS
 
-    if name.partition(":")[0].strip() in {**methods.REGISTRY, **structures.REGISTRY}:
+    if name.partition(":")[0].strip() in {**methods.REGISTRY, **structures.REGISTRY, **RULESETS}:
         return ""
     if Path(name).exists():
         return "run"
@@ -70,13 +71,14 @@ def _runs(name: str) -> str:
 
 
 def index() -> dict[str, Any]:
-    """The first sentence of every structure and method."""
+    """The first sentence of every structure, rule set and method."""
     from campfire import methods, structures
+    from campfire.pruner.rulesets import RULESETS
 
-    def first(cls: type) -> str:
-        return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
+    def first(it: object) -> str:
+        return (inspect.getdoc(it) or "").split("\n\n")[0].replace("\n", " ")
 
-    kinds = {"structures": structures.REGISTRY, "methods": methods.REGISTRY}
+    kinds = {"structures": structures.REGISTRY, "rule sets": RULESETS, "methods": methods.REGISTRY}
     return {kind: {name: first(cls) for name, cls in sorted(registry.items())} for kind, registry in kinds.items()}
 
 
@@ -84,11 +86,14 @@ def page(spec: str) -> dict[str, Any]:
     """Docstring, options, and, for a structure, the least sparsity it can express on common shapes.
 
     Raises:
-        UnknownName: neither a structure nor a method.
+        UnknownName: no structure, rule set or method.
     """
     from campfire import methods, structures
+    from campfire.pruner.rulesets import RULESETS
 
     name = spec.partition(":")[0].strip()
+    if rules := RULESETS.get(spec):
+        return {"name": spec, "kind": "rule set", "page": inspect.getdoc(rules) or "", "options": {}}
     if name in methods.REGISTRY:
         plugin, kind = methods.named(spec), "method"
     else:
