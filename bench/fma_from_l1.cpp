@@ -1,6 +1,6 @@
 // What single weights can reach at best: a register tile of 4 x 7 vectors over products whose inputs lie in the first cache.
 //
-//     c++ -std=c++17 -O3 -march=native -o /tmp/fma_from_l1 bench/fma_from_l1.cpp && /tmp/fma_from_l1
+//     c++ -std=c++17 -O3 -march=native -o fma_from_l1 bench/fma_from_l1.cpp && ./fma_from_l1
 //
 // It is the inner loop of native/cpp/lanes_tile.h alone: no packing, no edges, one thread. A strip holds RUN survivors for
 // each output, then the sums go to the second cache and those of the next output come. Prints GFLOP/s by RUN.
