@@ -46,6 +46,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     usual = dict(KERNELS)
     replace_kernels({"reference": usual["reference"], "far": Same(), "near": Near()})
     yield
+    monkeypatch.undo()  # else it would bring back what it replaced
     replace_kernels(usual)
 
 
