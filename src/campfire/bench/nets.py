@@ -39,6 +39,17 @@ def dense_net(model: str, seed: int = 0) -> nn.Module:
 def compressed(dense: nn.Module, structure: str, sparsity: float) -> Compressed:
     """A copy in which every layer that the structure is meant for, and fits, holds its survivors alone."""
     net = copy.deepcopy(dense)
+    pruner, optimizer = pruned(net, structure, sparsity)
+    true, report = pruner.sparsity, compress_(net, pruner, optimizer)
+    return Compressed(net, report.after / max(1, report.before), true)
+
+
+def pruned(net: nn.Module, structure: str, sparsity: float) -> tuple[Pruner, torch.optim.Optimizer]:
+    """The pruner, its masks frozen after one step without gradients, and the optimizer it is attached to.
+
+    Raises:
+        UsageError: the structure fits none of the layers.
+    """
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
     pruner = Pruner(net, structure, OneShot(0, sparsity)).attach(optimizer, steps_per_epoch=1)
     for parameter in net.parameters():
@@ -46,8 +57,7 @@ def compressed(dense: nn.Module, structure: str, sparsity: float) -> Compressed:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LostOutputs)  # random weights: nothing to warn of
         optimizer.step()
-    true, report = pruner.sparsity, compress_(net, pruner, optimizer)
-    return Compressed(net, report.after / max(1, report.before), true)
+    return pruner, optimizer
 
 
 @dataclass(frozen=True)

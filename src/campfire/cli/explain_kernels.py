@@ -1,6 +1,5 @@
 """``campfire explain MODEL_OR_RUN``: which kernel runs each pass of each layer, and why no other does."""
 
-import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,10 +10,10 @@ import torch
 from torch import nn
 
 from campfire import models
+from campfire.bench.nets import pruned
 from campfire.compress import Plan, compress_, tune_
-from campfire.errors import LostOutputs, UsageError
+from campfire.errors import UsageError
 from campfire.pruner import Pruner
-from campfire.schedules import OneShot
 
 
 def of_model(args: Namespace) -> dict[str, Any]:
@@ -28,7 +27,8 @@ def of_model(args: Namespace) -> dict[str, Any]:
     stem = {"small_input": args.size <= 64} if args.name in models.names() else {}  # others have the stem they have
     model = models.create(args.name, num_classes=1000, **stem)
     model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    pruner = _pruned(model, args.structure, args.sparsity)
+    pruner, _ = pruned(model, args.structure, args.sparsity)
+    pruner.detach()
     dtype = getattr(torch, args.dtype)
     with torch.autocast("cpu", dtype if dtype != torch.float32 else torch.bfloat16, enabled=dtype != torch.float32):
         found = _explained(model, pruner, (batch, 3, args.size, args.size), args.dispatch)
@@ -65,18 +65,6 @@ def _checked(args: Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     return args.batch or 16
-
-
-def _pruned(model: nn.Module, structure: str, sparsity: float) -> Pruner:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    pruner = Pruner(model, structure, OneShot(0, sparsity)).attach(optimizer, steps_per_epoch=1)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LostOutputs)  # random weights: nothing to warn of
-        optimizer.step()
-    pruner.detach()
-    return pruner
 
 
 def _explained(
