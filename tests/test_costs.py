@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from campfire import models
+from campfire import Mask, OneShot, Pruner, SparseConv2d, compress_, decompress_, fuse, models
 from campfire.costs import flops, layer_macs, macs, sparse_macs
 from campfire.errors import CampfireError, DoesNotFit, UnknownName
 
@@ -128,6 +128,36 @@ class TestSparse:
     def test_a_mask_of_another_size(self) -> None:
         with pytest.raises(DoesNotFit, match="432 weights"):
             sparse_macs(on_meta("resnet8"), {"conv1": torch.ones(16, 3)}, (3, 32, 32))
+
+
+@pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")
+class TestCompressed:
+    """A compressed model counts as the dense one under its masks."""
+
+    @pytest.mark.parametrize("structure", ["ck", "tiles", "hrbp", "filter"])
+    def test_the_same_as_the_masked_model(self, structure: str) -> None:
+        model = nn.Sequential(models.create("resnet8", num_classes=10), nn.ReLU(), nn.Linear(10, 32))
+        rules = {"re:^0.layer[23].*conv": structure, nn.Linear: "fine"}
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner = Pruner(model, rules, OneShot(0, 0.7)).attach(optimizer, steps_per_epoch=1)
+        model(torch.randn(2, 3, 32, 32)).sum().backward()
+        optimizer.step()
+        keep, shape = {name: mask.keep for name, mask in pruner.masks.items()}, (3, 32, 32)
+        dense, masked = layer_macs(model, shape), layer_macs(model, shape, keep)
+        assert {"0.layer3.0.conv2", "0.fc", "2"} <= set(compress_(model, pruner, optimizer).compressed)
+        assert layer_macs(model, shape) == dense
+        assert flops(model, shape) == 2 * sum(dense.values())
+        assert layer_macs(model, shape, keep) == layer_macs(model, shape, {}) == masked != dense
+        assert macs(fuse(model), shape) == sum(dense.values())
+        decompress_(model)
+        assert layer_macs(model, shape) == dense
+
+    def test_a_forced_kernel_in_another_format(self) -> None:
+        keep = torch.rand(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+        layer = SparseConv2d.of(nn.Conv2d(8, 16, 3, stride=2), Mask(keep), kernel="reference").bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert sparse_macs(nn.Sequential(layer), {}, (8, 9, 9)) == int(keep.sum()) * 16
+        assert macs(layer, (8, 9, 9)) == keep.numel() * 16
 
 
 class TestLeavesNoTrace:

@@ -1,10 +1,12 @@
 """What one image costs in multiply-accumulates, dense and sparse (floor 3).
 
 Only convolutions and linear layers are counted, as `torch.utils.flop_counter` does; batch normalisation, activations,
-pooling and biases are not. A FLOP count is twice the MACs.
+pooling and biases are not. A FLOP count is twice the MACs. Sparse layers of a compressed model count as the dense ones they
+stand for; they bring their masks along.
 """
 
 import copy
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from campfire.errors import CampfireError, DoesNotFit, UnknownName
+from campfire.packed import Packed
 
 
 def layer_macs(
@@ -22,8 +25,8 @@ def layer_macs(
     """Multiply-accumulates of one image, by name of the convolution or linear layer, in order of first use.
 
     A weight is used once per output position, so a layer costs weights x positions; a layer named in ``keep`` costs
-    its living weights x positions. The model itself is not run: neither its mode, statistics, gradients nor hooks
-    are touched.
+    its living weights x positions, and where ``keep`` is given, were it empty, compressed layers cost theirs. The model
+    itself is not run: neither its mode, statistics, gradients nor hooks are touched.
 
     Args:
         model: any module that maps one batch of images to a result.
@@ -43,7 +46,9 @@ def layer_macs(
     {'0': 3456, '2': 10}
     """
     layers = _weights_and_positions(model, input_shape)
-    living = {name: _living(name, mask, layers) for name, mask in (keep or {}).items()}
+    packed = {n: _packed(m) for n, m in model.named_modules() if n in layers and keep is not None}
+    living = {name: p.parts["value"].numel() for name, p in packed.items() if p is not None}
+    living |= {name: _living(name, mask, layers) for name, mask in (keep or {}).items()}
     return {name: living.get(name, weights) * positions for name, (weights, positions) in layers.items()}
 
 
@@ -66,7 +71,8 @@ def flops(model: nn.Module, input_shape: Sequence[int]) -> int:
 
 
 def sparse_macs(model: nn.Module, keep: Mapping[str, Tensor], input_shape: Sequence[int]) -> int:
-    """Multiply-accumulates of one image that touch a living weight; a layer that ``keep`` leaves out is dense.
+    """Multiply-accumulates of one image that touch a living weight; a layer that ``keep`` leaves out is dense, or what it
+    is compressed to.
 
     >>> net = nn.Conv2d(16, 32, 1)
     >>> sparse_macs(net, {"": torch.arange(32 * 16).view(32, 16, 1, 1) < 100}, (16, 5, 5))
@@ -90,7 +96,7 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
     twin = _meta_twin(model).eval()
     found: dict[str, tuple[int, int]] = {}
     for name, module in twin.named_modules():
-        if isinstance(module, (_ConvNd, nn.Linear)):
+        if isinstance(module, (_ConvNd, nn.Linear)) or _packed(module) is not None:
             module.register_forward_hook(_counter(name, found))
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     try:
@@ -106,13 +112,20 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
 
 def _counter(name: str, found: dict[str, tuple[int, int]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
+        weight: Tensor | Packed = _packed(module) or module.weight  # pyright: ignore[reportAssignmentType]
+        shape = tuple(weight.shape)
         # A transposed convolution, [C, K, R, S], spreads its weights from every input position.
         image = inputs[0] if getattr(module, "transposed", False) else output
-        positions = image.numel() // weight.shape[0]
-        found[name] = weight.numel(), positions + found.get(name, (0, 0))[1]
+        positions = image.numel() // shape[0]
+        found[name] = math.prod(shape), positions + found.get(name, (0, 0))[1]
 
     return count
+
+
+def _packed(module: nn.Module) -> Packed | None:
+    """The weight of a sparse layer, whose class stands on a floor above."""
+    found = getattr(module, "packed", None)
+    return found if isinstance(found, Packed) else None
 
 
 def _meta_twin(model: nn.Module) -> nn.Module:

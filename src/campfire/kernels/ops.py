@@ -124,8 +124,7 @@ def conv(
     and the residual has the result's shape and dtype. Under autocast it runs in autocast's dtype, like the dense
     convolution.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    if (dtype := autocast_dtype(x)) is not None:
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
         residual = residual.to(dtype) if isinstance(residual, Tensor) else residual
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, value, bias)):
@@ -134,6 +133,12 @@ def conv(
     if residual is not None and not _joins(residual, x, passes):
         return finish(torch.ops.campfire.conv(x, value, bias, passes.number), residual, relu)
     return torch.ops.campfire.conv(x, value, bias, passes.number, residual, relu)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That in which autocast wants x computed with, where it is on; the meta device has none."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if kind != "meta" and torch.is_autocast_enabled(kind) else None
 
 
 def finish(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:

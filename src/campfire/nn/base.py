@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from campfire.errors import DoesNotFit
 from campfire.kernels import Conv
 from campfire.kernels.choice import Choice
-from campfire.kernels.ops import conv
+from campfire.kernels.ops import autocast_dtype, conv
 from campfire.mask import Mask
 from campfire.nn.choosing import choices_of, passes_of, require_choice, require_kernel
 from campfire.packed import LAYOUTS, Layout, Packed
@@ -47,9 +47,7 @@ class SparseLayer(nn.Module):
 
     def _run(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """[N, C, H, W] -> [N, K, H', W'], plus a residual, then ReLU."""
-        device, dtype = x.device.type, self.value.dtype
-        if device != "meta" and torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
+        dtype = autocast_dtype(x) or self.value.dtype
         return conv(x, self.value.view(self._value_shape), self.bias, self._passes[dtype], residual, relu)
 
     # --- what it holds -----------------------------------------------------------------------------------------------

@@ -50,9 +50,12 @@ def choices_of(
 ) -> dict[torch.dtype, Choice]:
     """The choice for the dtype of the values, and for those that autocast may ask for.
 
-    The assigned one where it can serve, else the kernel asked for, else what the cost model says; dense where it cannot.
+    The assigned one where it can serve, else the kernel asked for, else what the cost model says; dense where it cannot,
+    and on the meta device, where no kernel can read its indices.
     """
     value, found = packed.parts["value"], {}
+    if value.device.type == "meta":
+        return dict.fromkeys((value.dtype, *AUTOCAST), Choice())
     for dtype in dict.fromkeys((value.dtype, *AUTOCAST)):
         choice = assigned.get(dtype) or (untimed(packed, conv, dtype) if kernel == "auto" else Choice.of(kernel))
         found[dtype] = Choice() if choice.why_not(packed, conv, dtype, value.device) else choice
