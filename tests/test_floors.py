@@ -14,7 +14,7 @@ FLOORS = [
     {"errors", "_version"},
     {"schedules", "allocations", "config", "spelling", "native"},
     {"mask", "scores", "selection", "sparsity", "attack", "data", "models"},
-    {"structures", "packed", "methods"},
+    {"structures", "packed", "methods", "quantise"},
     {"pruner", "couplings", "costs", "kernels"},
     {"nn", "testing"},
     {"compress", "fusion"},
