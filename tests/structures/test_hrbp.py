@@ -107,6 +107,18 @@ def test_taps_thin_first_then_blocks_go() -> None:
         assert bool((taps >= 4).all()) if sparsity < 5 / 9 else set(taps.unique().tolist()) == {0, 4}
 
 
+@pytest.mark.parametrize("spec", ["hrbp:rows=8,channels=2", "hrbp++:rows=8"])
+def test_saliency_is_of_the_blocks_that_were_planned(spec: str) -> None:
+    """Methods that go by units must see those of the masks: each lives or dies as a whole, at its own mean."""
+    score, structure = noise(32, 8, 3, 3), named(spec)
+    mask = projected(spec, score, 0.75)
+    living = structure.saliency(score * mask.keep, mask.plan)
+    assert bool((living[mask.keep] > 0).all())
+    assert not living[~mask.keep].any()
+    assert float(living.sum()) == pytest.approx(float((score * mask.keep).sum()), rel=1e-5)
+    assert structure.saliency(score * mask.keep)[~mask.keep].any()  # as outputs come, the living and the dead are mixed
+
+
 def test_left_over_outputs_and_inputs_make_smaller_blocks() -> None:
     structure, shape = named("hrbp:rows=16,channels=4"), (40, 10, 3, 3)
     assert structure.why_not(shape) == []

@@ -121,15 +121,17 @@ class PrunedLayer:
         Args:
             survivors: bool [K, C, R, S].
             growth: >= 0, [K, C, R, S].
-            regroup: make the plan anew from these scores.
+            regroup: let the structure plan anew, from these scores and the plan before.
         """
         name, self.structure = self.target.name, structure
         count, size, alive = structure.count(self.target.shape, self.requested), self.weight.numel(), self.keep
-        if count == size == self.kept:
+        if count == size == self.kept or (count == self.kept and torch.equal(survivors, alive)):
             return False
         score = torch.where(survivors, 1 + _to_one(view4(self.weight.detach()).abs()), 0.999 * _to_one(growth))
-        if name not in plans or (regroup and plans[name]):
+        if name not in plans:
             plans[name] = structure.plan(score, goal)
+        elif regroup and plans[name]:
+            plans[name] = structure.replan(score, goal, plans[name])
         plan = {k: v.to(alive.device) for k, v in plans[name].items()}
         keep = structure.project(score, count, plan, torch.ones_like(alive))
         self.mask = Mask(keep, plan)

@@ -55,5 +55,9 @@ def saliencies(
     Args:
         scores: [K, C, R, S] for each layer, instead of the pruner's.
     """
-    of = ((s, layers[n], layers[n].importance() if scores is None else scores[n]) for n, s in stage.structures.items())
-    return {x.target.name: s.saliency(score * x.keep).flatten() for s, x, score in of}
+    found = {}
+    for name, structure in stage.structures.items():
+        layer, plan = layers[name], stage.plans.get(name, {})
+        score = (layer.importance() if scores is None else scores[name]) * layer.keep
+        found[name] = structure.saliency(score, {k: v.to(score.device) for k, v in plan.items()}).flatten()
+    return found

@@ -58,13 +58,17 @@ class Structure(ABC):
     def count(self, shape: Shape, sparsity: float) -> int:
         """The declared budget: how many weights live at ``sparsity``, a function of the shape alone."""
 
-    def saliency(self, score: Tensor) -> Tensor:
+    def saliency(self, score: Tensor, plan: Plan | None = None) -> Tensor:
         """Every weight's share in the importance of the unit it would die with, [K, C, R, S]: to compare layers."""
         return score
 
     def plan(self, score: Tensor, goal: float) -> Plan:
         """What is decided once, before the first projection, for the *final* sparsity: row order, pattern book."""
         return {}
+
+    def replan(self, score: Tensor, goal: float, plan: Plan) -> Plan:
+        """The plan of masks that are made anew, where methods regrow; ``plan`` is that of the masks before."""
+        return self.plan(score, goal)
 
     @abstractmethod
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
@@ -152,7 +156,7 @@ class Grain(Structure):
             keep = keep_best_rows(score, count // (unit * budgets), living)
         return self._weights(keep, tuple(alive.shape))
 
-    def saliency(self, score: Tensor) -> Tensor:
+    def saliency(self, score: Tensor, plan: Plan | None = None) -> Tensor:
         shape = tuple(score.shape)
         share = 1 if self.reduce == "max" else self._sizes(shape)[0]
         return self._weights(self._units(score) / share, shape)

@@ -91,11 +91,13 @@ class HRBP(Structure):
         taps, thin = self.taps_of(shape)
         return self.rows == self.channels == 1 and shape[2] * shape[3] in (1, taps) and thin == 1
 
-    def saliency(self, score: Tensor) -> Tensor:
+    def saliency(self, score: Tensor, plan: Plan | None = None) -> Tensor:
         blocks = self.blocks_of(tuple(score.shape))
-        order, inputs = blocks.natural(score.device)  # to compare layers, as they come will do
-        means = [
-            x.mean(1, keepdim=True).expand_as(x) / blocks.weights(kind)
+        order, inputs = blocks.natural(score.device)  # to compare layers before there is a plan, as they come will do
+        if plan:
+            order, inputs = plan["order"], plan["inputs"]
+        means = [  # of a block, over those of its taps that live
+            x.sum(1, keepdim=True) * (x > 0) / (x > 0).sum(1, keepdim=True).clamp_min(1) / blocks.weights(kind)
             for x, kind in zip(blocks.sums(score, order, inputs), blocks.kinds(), strict=True)
         ]
         return blocks.spread(means, order, inputs).to(score.dtype)
@@ -103,29 +105,47 @@ class HRBP(Structure):
     # --- the plan ----------------------------------------------------------------------------------------------------
 
     def plan(self, score: Tensor, goal: float) -> Plan:
-        shape = tuple(score.shape)
-        score = whole(score).flatten(2).unflatten(2, (self.taps_of(shape)[0], -1)).sum(3)  # [K, C, taps]
-        order = self._order(score, goal, self.taps_of(shape)[1])
-        return {"order": order, "inputs": self._inputs(score, order, self.taps_of(shape)[1])}
+        return self._plan(score, goal, None)
 
-    def _order(self, score: Tensor, goal: float, thin: int) -> Tensor:
+    def replan(self, score: Tensor, goal: float, plan: Plan) -> Plan:
+        """From the groups as they are: outputs change places only where the new blocks gain by it."""
+        return self._plan(score, goal, plan["order"].cpu())
+
+    def _plan(self, score: Tensor, goal: float, before: Tensor | None) -> Plan:
+        taps, thin = self.taps_of(tuple(score.shape))
+        score = whole(score).flatten(2).unflatten(2, (taps, -1)).sum(3)  # [K, C, taps]
+        order = self._order(score, goal, thin, before)
+        return {"order": order, "inputs": self._inputs(score, order, thin)}
+
+    def _order(self, score: Tensor, goal: float, thin: int, before: Tensor | None) -> Tensor:
         if self.order == "none":
             return torch.arange(len(score))
         left = len(score) % self.rows
-        strength = score.sum((1, 2)).argsort(stable=True)
-        weak, strong = strength[:left].sort().values, strength[left:].sort().values
-        groups = strong[self._regroup(score[strong], goal, thin)].view(-1, self.rows).sort(dim=1).values
+        if before is not None:
+            strong, weak = before[: len(score) - left], before[len(score) - left :]
+            start = torch.arange(len(strong))
+        else:
+            strength = score.sum((1, 2)).argsort(stable=True)
+            weak, strong = strength[:left].sort().values, strength[left:].sort().values
+            start = self._start(score[strong], goal, thin)
+        groups = strong[self._climb(score[strong], goal, thin, start)].view(-1, self.rows).sort(dim=1).values
         groups = groups[groups.sum(1).argsort(stable=True)]
         return torch.cat([groups.flatten(), weak])
 
-    def _regroup(self, score: Tensor, goal: float, thin: int) -> Tensor:
-        """An order of outputs that make whole groups."""
+    def _start(self, score: Tensor, goal: float, thin: int) -> Tensor:
+        """An order of outputs that make whole groups, by the kernel-wise mask."""
+        if len(score) == self.rows:
+            return torch.arange(self.rows)
+        kernels = score.sum(2)
+        kept = living_units(kernels.numel(), score.shape[2], thin, goal) // thin
+        mask = keep_best(kernels.flatten(), min(max(kept, 1), kernels.numel())).view_as(kernels)
+        return (by_cut if self.order == "cut" else by_likeness)(mask, self.rows)
+
+    def _climb(self, score: Tensor, goal: float, thin: int, start: Tensor) -> Tensor:
+        """A better order than ``start``."""
         groups, (_, inputs, taps) = len(score) // self.rows, score.shape
         if groups == 1:
-            return torch.arange(self.rows)
-        kernels, kept = score.sum(2), living_units(len(score) * inputs, taps, thin, goal) // thin
-        mask = keep_best(kernels.flatten(), min(max(kept, 1), kernels.numel())).view_as(kernels)
-        start = (by_cut if self.order == "cut" else by_likeness)(mask, self.rows)
+            return start
         width = self.channels if self.inputs == "neighbours" else 1  # of the blocks that rows are moved for
         blocks = Blocks((groups, inputs, taps, 1), 1, width, taps)
         natural = blocks.natural(score.device)
