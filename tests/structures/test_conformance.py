@@ -12,7 +12,9 @@ OPTIONS = ["window:mode=campfire", "window:mode=campfire,max_nonzero=4", "window
            "combined:literal=true", "combined:share=0", "2:4", "nm:n=1,m=8", "block:n=1", "block:n=3", "block:n=5",
            "two-tier:n=2,share=0.8", "two-tier:share=1", "tiles:rows=4,channels=2",
            "hrbp:rows=4,channels=2,guard=both", "hrbp:rows=3,channels=3,order=cluster,inputs=neighbours",
-           "hrbp++:rows=4,channels=2,order=none", "hrbp++:rows=2,taps=2"]  # fmt: skip
+           "hrbp++:rows=4,channels=2,order=none", "hrbp++:rows=2,taps=2",
+           "pattern:book=fixed4,balanced=true", "pattern:book=3+12+124", "pattern:book=auto:3,entries=6,centre=true",
+           "pattern:size=5,entries=8"]  # fmt: skip
 EVERY = [*sorted(REGISTRY), *OPTIONS]
 
 
