@@ -38,6 +38,7 @@ class Structure(ABC):
     layout: ClassVar[str] = "csr"  # how the survivors are stored; "csr" holds any mask
     scope: ClassVar[str] = "conv"  # the layers it is meant for where no rule names any: "conv" or "linear"
     drops_outputs: ClassVar[bool] = False  # whole outputs go on purpose
+    needs: ClassVar[tuple[str, ...]] = ()  # of a mask's plan, for `why_invalid` to judge it
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

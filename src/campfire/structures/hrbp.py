@@ -41,6 +41,7 @@ class HRBP(Structure):
     """
 
     name = "hrbp"
+    needs = ("order", "inputs")
     rows: int = 32
     channels: int = 4
     order: str = "cut"
