@@ -21,6 +21,7 @@ class LayerSparsity:
     weights: int
     reason: str | None = None  # why it is dense
     conv: bool = True
+    remark: str = ""  # what is worth knowing of its structure on this shape
 
     @classmethod
     def dense(cls, name: str, shape: tuple[int, ...], reason: str, conv: bool) -> "LayerSparsity":
@@ -95,6 +96,7 @@ class SparsityReport:
             else:
                 kept, kernels = f"{r.kept_weights:,} / {r.weights:,}", f"{r.kept_kernels:,} / {r.kernels:,}"
                 lines.append(f"{head}{r.structure:22} {r.requested:6.3f} {r.true:6.3f} {kept:>21}  {kernels}")
+                lines += [f"{'':{wide}}  {r.remark}"] * bool(r.remark)
         for scope, total in (("pruned layers", self.pruned), ("convolutions", self.convs), ("whole model", self.model)):
             lines.append(f"{scope}: {total.sparsity:.4f} zeros, {total.kept:,} of {total.weights:,} weights kept")
         return "\n".join(lines)

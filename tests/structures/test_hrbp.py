@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from campfire import OneShot, Pruner
-from campfire.errors import CampfireError, CheckpointError, UnknownName, UsageError
+from campfire.errors import CampfireError, CheckpointError, LostOutputs, UnknownName, UsageError
 from campfire.mask import Mask
 from campfire.structures import named
 
@@ -141,6 +141,50 @@ def test_blocks_that_earlier_masks_broke_are_refused() -> None:
     structure, alive = named("hrbp"), score > 0.5
     with pytest.raises(CampfireError, match="left only 0 whole; let no other structure go before it"):
         structure.project(score, structure.count((64, 8, 3, 3), 0.75), structure.plan(score, 0.75), alive)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "sparsity", "says"),
+    [
+        ("hrbp", (64, 32, 3, 3), 0.75, ""),
+        ("hrbp", (72, 32, 3, 3), 0.75, "72 outputs are 2 x 32 and 8 left over, which make smaller blocks"),
+        ("hrbp", (64, 34, 3, 3), 0.75, "34 inputs are 8 x 4 and 2 left over, which make smaller blocks"),
+        ("hrbp++:taps=25", (64, 8, 3, 3), 0.75, "taps=25, and its kernels have 9: whole kernels live, as with hrbp"),
+        ("hrbp++:taps=9", (64, 8, 3, 3), 0.75, "taps=9, and its kernels have 9"),
+        ("hrbp++", (64, 8, 1, 1), 0.75, ""),  # one tap: nothing to choose
+        ("hrbp:rows=8", (64, 8, 3, 3), 0.75, "4 of its blocks live, and there are 8 groups of outputs: 4 of them end"),
+        (
+            "hrbp++:rows=8",
+            (64, 8, 3, 3),
+            0.98,
+            "3 of its blocks live, and there are 8 groups of outputs: 5 of them end",
+        ),
+    ],
+)
+def test_what_is_worth_knowing_is_said(spec: str, shape: tuple[int, ...], sparsity: float, says: str) -> None:
+    (remark,) = named(spec).remarks(shape, sparsity) or [""]
+    assert says in remark
+    assert bool(says) == bool(remark)
+
+
+def test_remarks_stand_in_the_listing() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 72, 3), nn.Conv2d(72, 64, 3))
+    pruner = Pruner(net, "hrbp", OneShot(0, 0.99), allocation={"1": 0.5, "2": 0.99})
+    rows = {row.name: row.remark for row in pruner.report().layers}
+    assert rows["0"] == ""
+    assert rows["1"] == "72 outputs are 2 x 32 and 8 left over, which make smaller blocks"
+    assert rows["2"].startswith("at a sparsity of 0.99 1 of its blocks live")
+    assert rows["1"] in str(pruner.report())
+
+
+def test_groups_that_end_without_a_weight_are_told_with_a_cure() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 64, 3))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    pruner = Pruner(net, "hrbp:rows=8", OneShot(0, 0.75)).attach(optimizer, 1)
+    net(torch.randn(1, 3, 8, 8)).sum().backward()
+    with pytest.warns(LostOutputs, match=r"1 \(32 of 64\); ask for fewer zeros there, or for smaller units"):
+        optimizer.step()
+    assert pruner.sparsity == 0.75
 
 
 def test_layers_that_do_not_fit_say_why() -> None:

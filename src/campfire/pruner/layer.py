@@ -98,11 +98,24 @@ class PrunedLayer:
         if count == 0:
             raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({self.requested:.4f})")
         score, alive = self.importance() if score is None else score.float(), self.keep
-        if name not in plans:
-            plans[name] = structure.plan(score * alive, goal)
-        plan = {k: v.to(alive.device) for k, v in plans[name].items()}
+        plan = self._planned(structure, plans, goal, score * alive)
         self.mask = Mask(structure.project(score, count, plan, alive), plan)
         return True
+
+    def select(
+        self, structure: Structure, plans: dict[str, Plan], goal: float, sparsity: float, score: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The parts of the mask that `tighten` would make; the plan is decided, the mask stays."""
+        score, alive = score.float(), self.keep
+        plan = self._planned(structure, plans, goal, score * alive)
+        return structure.parts(score, min(structure.count(self.target.shape, sparsity), self.kept), plan, alive)
+
+    def _planned(self, structure: Structure, plans: dict[str, Plan], goal: float, score: Tensor) -> Plan:
+        """The layer's plan on its device, made where there is none."""
+        name = self.target.name
+        if name not in plans:
+            plans[name] = structure.plan(score, goal)
+        return {k: v.to(score.device) for k, v in plans[name].items()}
 
     def regrow(
         self,
@@ -180,8 +193,8 @@ class PrunedLayer:
         dense = self.dense_grad
         return torch.zeros_like(self.weight, dtype=torch.float32) if dense is None else dense.float()
 
-    def report(self) -> LayerSparsity:
-        """What was asked and what is true."""
+    def report(self, final: float) -> LayerSparsity:
+        """What was asked and what is true; ``final`` is the sparsity that it is to reach."""
         t, keep, weights = self.target, self.keep, self.weight.numel()
         return LayerSparsity(
             name=t.name,
@@ -194,6 +207,7 @@ class PrunedLayer:
             kept_weights=self.kept,
             weights=weights,
             conv=t.conv,
+            remark="; ".join(self.structure.remarks(t.shape, final)),
         )
 
 

@@ -222,7 +222,9 @@ class Pruner(Hosting):
         zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
         if lost := lost_outputs(x for x in changed if x.target.name not in self._warned):
             self._warned |= set(lost)
-            warnings.warn(f"outputs without a living weight: {', '.join(lost.values())}", LostOutputs, stacklevel=2)
+            names = ", ".join(lost.values())
+            cure = "ask for fewer zeros there, or for smaller units"
+            warnings.warn(f"outputs without a living weight: {names}; {cure}", LostOutputs, stacklevel=2)
 
     def verify(self) -> None:
         """Check that every mask is legal and, under `torch.distributed`, equal on all ranks (all of them must call it).
@@ -239,7 +241,8 @@ class Pruner(Hosting):
 
     def report(self) -> SparsityReport:
         """What was asked and what is true, layer by layer."""
-        return report_of(self.model, self.layers, self._dense)
+        finals = {n: s.goals.get(n, s.schedule.target) for s in self.stages for n in s.structures}
+        return report_of(self.model, self.layers, self._dense, finals)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

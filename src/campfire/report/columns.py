@@ -80,7 +80,16 @@ RESULTS = [
     Column("Training", "seconds", "seconds", lambda r: fixed(r.seconds, 1), _speed),
 ]
 
-LAYER_HEAD = ("layer", "shape", "structure", "requested, %", "true, %", "kernels kept", "weights kept", "why dense")
+LAYER_HEAD = (
+    "layer",
+    "shape",
+    "structure",
+    "requested, %",
+    "true, %",
+    "kernels kept",
+    "weights kept",
+    "why dense, or remark",
+)
 EPOCH_HEAD = ("epoch", "loss", "test loss", "top-1, %", "test top-1, %", "requested, %", "true, %", "seconds")
 
 
@@ -94,7 +103,7 @@ def layer_cells(layer: Layer) -> tuple[str, ...]:
         percent(layer.true),
         _of(layer.kept_kernels, layer.kernels),
         _of(layer.kept_weights, layer.weights),
-        "" if layer.pruned else plain(layer.reason),
+        ("" if not layer.remark else plain(layer.remark)) if layer.pruned else plain(layer.reason),
     )
 
 

@@ -36,7 +36,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of ``sparsity.json``; a layer without structure is dense, and ``reason`` says why."""
+    """One layer of ``sparsity.json``; a layer without structure is dense, and ``reason`` says why; ``remark``: of others."""
 
     name: str
     shape: tuple[int, ...] = ()
@@ -48,6 +48,7 @@ class Layer:
     kept_weights: int | None = None
     weights: int | None = None
     reason: str | None = None
+    remark: str | None = None
 
     @property
     def pruned(self) -> bool:

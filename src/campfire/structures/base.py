@@ -55,6 +55,10 @@ class Structure(ABC):
             return [f"it is depthwise ({groups} groups of one input channel): to remove a kernel is to lose its output"]
         return []
 
+    def remarks(self, shape: Shape, sparsity: float) -> list[str]:
+        """What is worth knowing where the structure does fit: of this shape, at its final sparsity."""
+        return []
+
     @abstractmethod
     def count(self, shape: Shape, sparsity: float) -> int:
         """The declared budget: how many weights live at ``sparsity``, a function of the shape alone."""
@@ -84,6 +88,10 @@ class Structure(ABC):
         Returns:
             bool [K, C, R, S].
         """
+
+    def parts(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> tuple[Tensor, ...]:
+        """Masks whose intersection `project` makes, as a lasso presses on what each of them would remove; here that one alone."""
+        return (self.project(score, count, plan, alive),)
 
     @abstractmethod
     def why_invalid(self, mask: Mask) -> list[str]:

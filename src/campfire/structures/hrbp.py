@@ -64,6 +64,23 @@ class HRBP(Structure):
             reasons.append(f"{shape[0]} x {shape[1]} is smaller than a block of {box}")
         return reasons
 
+    def remarks(self, shape: Shape, sparsity: float) -> list[str]:
+        sides = (("outputs", shape[0], self.rows), ("inputs", shape[1], self.channels))
+        found = [
+            f"{size} {what} are {size // side} x {side} and {size % side} left over, which make smaller blocks"
+            for what, size, side in sides
+            if size % side
+        ]
+        blocks = self.blocks_of(shape)
+        groups = -(-shape[0] // self.rows)
+        living = sum(self._units(kind, shape, sparsity) for kind in blocks.kinds()) // self.taps_of(shape)[1]
+        if living < groups:
+            found.append(
+                f"at a sparsity of {sparsity:.4g} {living} of its blocks live, and there are {groups} groups of "
+                f"outputs: {groups - living} of them end without a weight; ask for fewer zeros or smaller blocks"
+            )
+        return found
+
     def taps_of(self, shape: Shape) -> tuple[int, int]:
         """Taps of a block that may die by themselves, and how many of them a thin block keeps; (1, 1): all or none."""
         return 1, 1

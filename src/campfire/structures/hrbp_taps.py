@@ -32,5 +32,11 @@ class HRBPTaps(HRBP):
         if self.taps < 1:
             raise UsageError(f"a block keeps one tap or more; got taps={self.taps}")
 
+    def remarks(self, shape: Shape, sparsity: float) -> list[str]:
+        kernel, found = shape[2] * shape[3], super().remarks(shape, sparsity)
+        if 1 < kernel <= self.taps:
+            found.append(f"taps={self.taps}, and its kernels have {kernel}: whole kernels live, as with hrbp")
+        return found
+
     def taps_of(self, shape: Shape) -> tuple[int, int]:
         return (shape[2] * shape[3], self.taps) if self.taps < shape[2] * shape[3] else (1, 1)

@@ -68,6 +68,9 @@ def announce(parts: Parts, position: Position, output: Path) -> None:
         names = ", ".join(dict.fromkeys(str(r.structure) for r in pruned))
         dense = "; ".join(f"{r.name} ({r.reason})" for r in layers if r.structure is None)
         log.info("pruning %d of %d layers with %s; dense: %s", len(pruned), len(layers), names, dense or "none")
+        for layer in pruned:
+            if layer.remark:
+                log.info("%s, %s: %s", layer.name, layer.structure, layer.remark)
 
 
 def line(record: Mapping[str, Any], epochs: int) -> str:
