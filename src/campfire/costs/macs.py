@@ -46,7 +46,7 @@ def layer_macs(
     {'0': 3456, '2': 10}
     """
     layers = _weights_and_positions(model, input_shape)
-    packed = {n: _packed(m) for n, m in model.named_modules() if n in layers and keep is not None}
+    packed = {n: packed_of(m) for n, m in model.named_modules() if n in layers and keep is not None}
     living = {name: p.parts["value"].numel() for name, p in packed.items() if p is not None}
     living |= {name: _living(name, mask, layers) for name, mask in (keep or {}).items()}
     return {name: living.get(name, weights) * positions for name, (weights, positions) in layers.items()}
@@ -96,7 +96,7 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
     twin = _meta_twin(model).eval()
     found: dict[str, tuple[int, int]] = {}
     for name, module in twin.named_modules():
-        if isinstance(module, (_ConvNd, nn.Linear)) or _packed(module) is not None:
+        if isinstance(module, (_ConvNd, nn.Linear)) or packed_of(module) is not None:
             module.register_forward_hook(_counter(name, found))
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     try:
@@ -112,7 +112,7 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
 
 def _counter(name: str, found: dict[str, tuple[int, int]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        weight: Tensor | Packed = _packed(module) or module.weight  # pyright: ignore[reportAssignmentType]
+        weight: Tensor | Packed = packed_of(module) or module.weight  # pyright: ignore[reportAssignmentType]
         shape = tuple(weight.shape)
         # A transposed convolution, [C, K, R, S], spreads its weights from every input position.
         image = inputs[0] if getattr(module, "transposed", False) else output
@@ -122,7 +122,7 @@ def _counter(name: str, found: dict[str, tuple[int, int]]) -> Callable[[nn.Modul
     return count
 
 
-def _packed(module: nn.Module) -> Packed | None:
+def packed_of(module: nn.Module) -> Packed | None:
     """The weight of a sparse layer, whose class stands on a floor above."""
     found = getattr(module, "packed", None)
     return found if isinstance(found, Packed) else None

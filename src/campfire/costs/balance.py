@@ -1,0 +1,21 @@
+"""How evenly the work of a layer falls on an array of processing elements."""
+
+from torch import Tensor
+
+
+def imbalance(work: Tensor, elements: int) -> float:
+    """Work of the busiest element over the mean of all, 1 where all end together.
+
+    Units of work (outputs or inputs of a layer) are dealt in turns: unit i to element i mod ``elements``. Where there are
+    fewer units than elements some stay idle, which counts.
+
+    >>> import torch
+    >>> imbalance(torch.tensor([3, 1, 1, 1]), 2), imbalance(torch.tensor([5, 5]), 4)
+    (1.3333333333333333, 2.0)
+    """
+    total = float(work.sum())
+    if total == 0:
+        return 1.0
+    padded = work.new_zeros(-(-work.numel() // elements) * elements)
+    padded[: work.numel()] = work
+    return float(padded.view(-1, elements).sum(0).max()) * elements / total
