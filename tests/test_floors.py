@@ -18,6 +18,7 @@ FLOORS = [
     {"pruner", "couplings", "costs", "kernels"},
     {"nn", "testing"},
     {"compress", "fusion"},
+    {"files"},
     {"export", "report"},
     {"training"},
     {"bench"},

@@ -33,7 +33,10 @@ _HOME = {
     "Config": "campfire.config",
     "train": "campfire.training",
     "evaluate": "campfire.training",
-    "load": "campfire.training",
+    "load_run": "campfire.training",
+    "save": "campfire.files",
+    "load": "campfire.files",
+    "load_": "campfire.files",
 }
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from campfire.couplings import eliminate_ as eliminate_
     from campfire.couplings import find_dead as find_dead
     from campfire.errors import CampfireError as CampfireError
+    from campfire.files import load as load
+    from campfire.files import load_ as load_
+    from campfire.files import save as save
     from campfire.fusion import fuse as fuse
     from campfire.mask import Mask as Mask
     from campfire.nn import SparseConv2d as SparseConv2d
@@ -59,7 +65,7 @@ if TYPE_CHECKING:
     from campfire.testing import check_method as check_method
     from campfire.testing import check_structure as check_structure
     from campfire.training import evaluate as evaluate
-    from campfire.training import load as load
+    from campfire.training import load_run as load_run
     from campfire.training import train as train
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

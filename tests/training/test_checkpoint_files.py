@@ -12,8 +12,8 @@ from training_runs import small
 
 import campfire
 from campfire.errors import CheckpointError, UsageError
+from campfire.files.writing import replacing
 from campfire.training import checkpoint
-from campfire.training.run_directory import replacing
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_truncated_checkpoint(good: Path, tmp_path: Path, keep: float) -> None
     with pytest.raises(CheckpointError, match=r"cannot read .*last.pt: truncated, or no checkpoint"):
         campfire.train(small(), output=tmp_path, resume="auto")
     with pytest.raises(CheckpointError, match="truncated"):
-        campfire.load(bad)
+        campfire.load_run(bad)
 
 
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
 
     torch.save({"format": checkpoint.FORMAT, "model": Evil()}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError):
-        campfire.load(tmp_path)
+        campfire.load_run(tmp_path)
     assert not (tmp_path / "ran").exists()
 
 

@@ -66,7 +66,7 @@ def test_a_mask_of_another_structure_is_a_damaged_checkpoint(run: Path, capsys: 
 
 
 def test_load_gives_the_model_as_it_was_evaluated(trained: Result, run: Path) -> None:
-    loaded = campfire.load(run)
+    loaded = campfire.load_run(run)
     assert not loaded.model.training
     assert loaded.classes == [str(i) for i in range(10)]
     x = torch.randn(2, 1, loaded.image_size, loaded.image_size, generator=torch.Generator().manual_seed(0))

@@ -53,7 +53,7 @@ def test_the_summary_says_what_is_true(done: Result) -> None:
 
 def test_the_weights_are_an_ordinary_state_dict(done: Result) -> None:
     file = done.output / "model.safetensors"
-    model = campfire.load(done.output).model
+    model = campfire.load_run(done.output).model
     fresh = build(small()).model
     assert load_file(file).keys() == fresh.state_dict().keys() == model.state_dict().keys()
     fresh.load_state_dict(load_file(file))

@@ -15,7 +15,7 @@ from campfire.errors import LostOutputs, UsageError
 from campfire.fusion import fuse
 from campfire.pruner import Pruner
 from campfire.schedules import OneShot
-from campfire.training import load
+from campfire.training import load_run
 
 RATE = 1e-3
 
@@ -83,7 +83,7 @@ def of_run(path: str | Path) -> Pair:
         UsageError: it was not pruned, or its masks still change.
         CheckpointError: it is damaged.
     """
-    dense, sparse = load(path), load(path)
+    dense, sparse = load_run(path), load_run(path)
     if sparse.pruner is None:
         raise UsageError(f"{path} is a dense run; give one whose layers were pruned")
     report, true = compress_(sparse.model, sparse.pruner), sparse.pruner.sparsity

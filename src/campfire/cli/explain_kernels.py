@@ -42,11 +42,11 @@ def of_run(args: Namespace) -> dict[str, Any]:
         UsageError: it was not pruned, or its masks still change.
         CheckpointError: it is damaged.
     """
-    from campfire.training import checkpoint, load
+    from campfire.training import checkpoint, load_run
 
     _checked(args)
     path = Path(args.name)
-    trained = load(path)
+    trained = load_run(path)
     if trained.pruner is None:
         raise UsageError(f"{path} is a dense run: the dense library runs all of it")
     file = path / "last.pt" if path.is_dir() else path.with_name("last.pt") if path.suffix == ".safetensors" else path

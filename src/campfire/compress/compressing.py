@@ -122,10 +122,10 @@ def _compress(
     module, old = layer.target.module, layer.target.module._parameters.get("weight")
     if isinstance(module, SparseLayer):
         return _row(layer, module, optimizers, already=True)
-    reasons = _why_dense(model, layer)
+    reasons = ["nothing in it is dead"] if layer.mask is None else why_dense(model, module)
     if not reasons and layer.mask is not None:
         try:
-            sparse = _sparse(module, layer.mask, layout or best_layout(layer.mask), kernel)
+            sparse = sparse_of(module, layer.mask, layout or best_layout(layer.mask), kernel)
         except DoesNotFit as error:
             reasons = error.reasons
         else:
@@ -141,10 +141,8 @@ def _compress(
     )
 
 
-def _why_dense(model: nn.Module, layer: PrunedLayer) -> list[str]:
-    module = layer.target.module
-    if layer.mask is None:
-        return ["nothing in it is dead"]
+def why_dense(model: nn.Module, module: nn.Module) -> list[str]:
+    """Reasons why a layer of a model cannot become a sparse one; [] when it can."""
     if type(module) not in (nn.Conv2d, nn.Linear):
         return [f"it is a {type(module).__name__}, which may compute something else than its base"]
     weight = module._parameters.get("weight")
@@ -155,7 +153,12 @@ def _why_dense(model: nn.Module, layer: PrunedLayer) -> list[str]:
     return why_not_replace(model, module)
 
 
-def _sparse(module: nn.Conv2d | nn.Linear, mask: Mask, layout: str, kernel: str) -> SparseLayer:
+def sparse_of(module: nn.Conv2d | nn.Linear, mask: Mask, layout: str, kernel: str = "auto") -> SparseLayer:
+    """The sparse layer of a dense one, which trains, or not, as that did.
+
+    Raises:
+        DoesNotFit: the layout cannot hold the mask, or the layer has no sparse form; with every reason.
+    """
     sparse = (
         SparseLinear.of(module, mask, layout, kernel)
         if isinstance(module, nn.Linear)

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from campfire.config import Config, from_tree, merge
-from campfire.errors import CheckpointError, UsageError
-from campfire.training.run_directory import replacing
+from campfire.errors import CheckpointError
+from campfire.files.filling import fill
+from campfire.files.foreign import read_any, weights
+from campfire.files.writing import replacing
+
+__all__ = ["FORMAT", "config_of", "fill", "load", "rng_state", "save", "save_weights", "set_rng_state", "weights"]
 
 FORMAT = "campfire-checkpoint-1"
 
@@ -35,27 +38,10 @@ def load(path: Path) -> dict[str, Any]:
         UsageError: there is no such file.
         CheckpointError: it is truncated, or something else.
     """
-    state = _read(path)
+    state = read_any(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of a campfire run ({FORMAT}); weights alone go to --pretrained")
     return state
-
-
-def weights(path: Path) -> dict[str, Tensor]:
-    """A model's state dict: from .safetensors, from a checkpoint, or from a .pt file that holds one.
-
-    Raises:
-        UsageError: there is no such file.
-        CheckpointError: it holds no state dict.
-    """
-    state = _read(path)
-    for key in ("ema", "model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
-        raise CheckpointError(f"{path} holds no state dict of tensors")
-    return dict(state)
 
 
 def config_of(state: Mapping[str, Any], path: str | Path) -> Config:
@@ -70,22 +56,6 @@ def config_of(state: Mapping[str, Any], path: str | Path) -> Config:
         raise CheckpointError(f"the configuration in {path} cannot be read: {error}") from None
 
 
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # torch raises anything at all on a file that is not one of its own
-        line = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"cannot read {path}: truncated, or no checkpoint ({type(error).__name__}: {line})"
-        ) from None
-
-
 def save_weights(path: Path, model: nn.Module) -> None:
     """The model's state dict as .safetensors, with the zeros, readable by whoever the umask lets."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
@@ -94,25 +64,6 @@ def save_weights(path: Path, model: nn.Module) -> None:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
-
-
-def fill(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict that must fit exactly.
-
-    Raises:
-        CheckpointError: what is missing, too much, or of another shape.
-    """
-    own = model.state_dict()
-    wrong = [f"{n}: missing" for n in own if n not in state] + [
-        f"{n}: not in this model" for n in state if n not in own
-    ]
-    for name, tensor in state.items():
-        if name in own and tensor.shape != own[name].shape:
-            wrong.append(f"{name}: {list(tensor.shape)} in the file, {list(own[name].shape)} in this model")
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(f"the weights in {origin} are of another model: {'; '.join(wrong[:5])}{more}")
-    model.load_state_dict(dict(state))
 
 
 def rng_state() -> dict[str, Any]:

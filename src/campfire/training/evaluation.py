@@ -86,7 +86,7 @@ class Trained:
     fingerprint: str  # of the images
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Trained:
+def load_run(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     """The model of a run, as it was evaluated.
 
     Args:
@@ -133,7 +133,7 @@ def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dic
     """Measure what a run produced, and check its masks on the weights as they are in the file.
 
     Args:
-        path: as for `load`.
+        path: as for `load_run`.
         source: other images than the run's own, of the same classes.
         compute: ``device`` and ``threads``.
 
@@ -146,7 +146,7 @@ def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dic
         CheckpointError: a file is damaged or of another model.
     """
     device = prepare(Config().compute.model_copy(update=compute))
-    trained = load(path, device)
+    trained = load_run(path, device)
     config, pruner = trained.config, trained.pruner
     same = {name: getattr(trained, name) for name in ("channels", "image_size", "mean", "std")}
     images = load_data(config.data, source, **same)

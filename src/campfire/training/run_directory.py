@@ -1,34 +1,20 @@
 """The run directory: every file a run writes, and how (whole or not at all)."""
 
-import contextlib
 import csv
 import io
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from campfire.errors import UsageError
+from campfire.files.writing import replacing
 
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
     *("model.safetensors", "sparsity.json", "log.txt", "report.md"),
 )
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it when the block ends well."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class RunDirectory:
