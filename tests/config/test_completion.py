@@ -114,3 +114,15 @@ def test_what_is_given_wins() -> None:
     assert (p.era_start, p.era_length, p.era_initial, p.era_by) == (2, 5, 0.1, "epoch")
     assert pruning(epochs=8, method="rigl", era_start=4).era_length == 3
     assert pruning(epochs=8, method="l1-filter", steps=((1, 0.2), (3, 0.4))).schedule == "steps"
+
+
+def test_clicktrain_runs_from_a_third_to_three_quarters_and_mixes_after() -> None:
+    config = load(from_flags({"method": "clicktrain:batches=1", "structure": "pattern", "epochs": 24}))[0]
+    p, o = config.pruning, config.optim
+    assert (p.schedule, p.era_by, p.era_start, p.era_length) == ("era", "step", 8.0, 10.0)
+    assert (o.mixup, o.mixup_start) == (0.3, 18.0)
+    given = load(from_flags({"method": "clicktrain", "epochs": 95, "era_start": 35, "era_length": 43}))[0]
+    assert (given.pruning.era_start, given.optim.mixup_start) == (35, 78)
+    none = load(from_flags({"method": "clicktrain", "mixup": 0.0, "mixup_start": 2.0}))[0].optim
+    assert (none.mixup, none.mixup_start) == (0.0, 2.0)
+    assert load(from_flags({}))[0].optim.mixup == 0.0

@@ -12,6 +12,7 @@ LIST = Steps(((1, 0.25), (3, 0.5)))
 STRUCTURES = ["fine", "ck", "tiles:rows=4,channels=2"]
 SCHEDULES = {
     "gradual": RISING, "zhu-gupta": RISING, "iterative": LIST, "lottery": LIST, "l1-filter": LIST, "prunetrain": RISING,
+    "clicktrain": RISING,
     **dict.fromkeys(("snip", "grasp", "synflow", "random", "magnitude"), OneShot(0, 0.5)),
     **dict.fromkeys(("set", "rigl", "dsr", "deepr"), ERA),
 }  # fmt: skip

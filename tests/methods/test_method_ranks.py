@@ -18,13 +18,13 @@ WORLD = 2
 STRUCTURES = ("fine", "ck", "tiles:rows=4,channels=2")
 ERA, RISING = Era(0, 4, 0.5, initial=0.5, by="step"), Era(1, 3, 0.5, by="step")
 SCHEDULES = {
-    "prunetrain": RISING, "gradual": RISING, "zhu-gupta": RISING,
+    "prunetrain": RISING, "clicktrain": RISING, "gradual": RISING, "zhu-gupta": RISING,
     **dict.fromkeys(("iterative", "lottery", "l1-filter"), Steps(((1, 0.25), (3, 0.5)))),
     **dict.fromkeys(("snip", "grasp", "synflow", "random", "magnitude"), OneShot(0, 0.5)),
 }  # fmt: skip
 FILTERS = ("prunetrain", "l1-filter")
 CASES = [(n, s) for n in sorted(REGISTRY) for s in (("filter",) if n in FILTERS else STRUCTURES)]
-CASES += [("snip:steps=2", "ck"), ("rigl:itop=true", "window")]
+CASES += [("snip:steps=2", "ck"), ("rigl:itop=true", "window"), ("clicktrain:batches=2", "pattern")]
 
 
 def trained(method: str, structure: str, rank: int) -> dict[str, Any]:

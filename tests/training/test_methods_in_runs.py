@@ -24,7 +24,10 @@ def test_usual_schedules_fit(method: str, epochs: int) -> None:
     build(small(method=method, structure=structure, epochs=epochs, **USUAL))
 
 
-@pytest.mark.parametrize("flags", [{"method": "rigl", "allocation": "erk"}, {"method": "lottery"}, {"method": "grasp"}])
+@pytest.mark.parametrize("flags", [
+    {"method": "rigl", "allocation": "erk"}, {"method": "lottery"}, {"method": "grasp"},
+    {"method": "clicktrain", "structure": "pattern"},
+])  # fmt: skip
 @pytest.mark.filterwarnings("ignore::campfire.errors.Clamped")
 def test_interrupted_runs(flags, tmp_path: Path) -> None:
     """Bit for bit, with everything that the loop lends to a method."""

@@ -25,6 +25,7 @@ def derived(config: Config) -> Layer:
     found = {"optim": _optim(config.optim)}
     if prunes(config.pruning):
         found["pruning"] = _pruning(config.pruning, config.optim.epochs)
+    found["optim"] |= _mixup(config.pruning, found.get("pruning", {}))
     given = {section: getattr(config, section) for section in found}
     return Layer(
         "derived",
@@ -47,11 +48,25 @@ def _optim(optim: Optim) -> dict[str, Any]:
     }
 
 
+def _mixup(pruning: Pruning, era: dict[str, Any]) -> dict[str, Any]:
+    """ClickTrain mixes images once its masks are hard; nothing else does unasked."""
+    if not era or _name(pruning) != "clicktrain":
+        return {"mixup": 0.0, "mixup_start": 0.0}
+    start, length = (
+        era[k] if getattr(pruning, k) is None else getattr(pruning, k) for k in ("era_start", "era_length")
+    )
+    return {"mixup": 0.3, "mixup_start": start + length}
+
+
+def _name(pruning: Pruning) -> str:
+    return pruning.method.partition(":")[0].strip()
+
+
 def _pruning(pruning: Pruning, epochs: int) -> dict[str, Any]:
-    usual = _USUAL.get(pruning.method.partition(":")[0].strip(), _Usual())
+    usual = _USUAL.get(_name(pruning), _Usual())
     schedule = pruning.schedule or ("steps" if pruning.steps is not None else usual.schedule)
     by = pruning.era_by or usual.by or ("step" if epochs == 1 and pruning.structure != "inter-epoch" else "epoch")
-    start, length = _at_once(pruning, epochs) if usual.at_once else _era(pruning, epochs, by)
+    start, length = _to_three_quarters(pruning, epochs, usual.first) if usual.early else _era(pruning, epochs, by)
     if schedule == "era":
         _check_end(start, length, epochs, by)
     return {
@@ -79,27 +94,30 @@ class _Usual:
 
     schedule: Literal["era", "steps", "oneshot"] = "era"
     by: Literal["epoch", "step"] | None = None
-    at_once: bool = False  # from the first step, and until three quarters of the run
+    early: bool = False  # until three quarters of the run, and
+    first: float = 0.0  # from this part of it on
     constant: bool = False  # the era is at its target from its start
     steps: Callable[[float, float, float, int], tuple[tuple[float, float], ...]] = _thirds
 
 
-_INIT = _Usual("oneshot", at_once=True)
-_REGROW = _Usual(by="step", at_once=True, constant=True)
+_INIT = _Usual("oneshot", early=True)
+_REGROW = _Usual(by="step", early=True, constant=True)
 _USUAL = {
     "iterative": _Usual("steps"),
     "l1-filter": _Usual("oneshot"),
     "lottery": _Usual("steps", steps=_rounds),
     "zhu-gupta": _Usual(by="step"),
-    "prunetrain": _Usual(by="step", at_once=True),
+    "prunetrain": _Usual(by="step", early=True),
+    "clicktrain": _Usual(by="step", early=True, first=1 / 3),
     **dict.fromkeys(("snip", "grasp", "synflow", "random", "magnitude"), _INIT),
     **dict.fromkeys(("set", "rigl", "dsr", "deepr"), _REGROW),
 }
 
 
-def _at_once(pruning: Pruning, epochs: int) -> tuple[float, float]:
-    start = pruning.era_start or 0.0
-    return start, pruning.era_length or 0.75 * max(epochs - start, 0.0) or 0.75
+def _to_three_quarters(pruning: Pruning, epochs: int, first: float) -> tuple[float, float]:
+    start = first * epochs if pruning.era_start is None else pruning.era_start
+    left = max(epochs - start, 0.0)
+    return start, pruning.era_length or (left * (0.75 - first) / (1 - first)) or 0.75
 
 
 def _era(pruning: Pruning, epochs: int, by: str) -> tuple[float, float]:

@@ -108,6 +108,12 @@ class Optim(Section):
     decay_epochs: float | None = option(None, "epochs between decays of step; default: a third of the epochs", gt=0)
     decay_rate: float = option(0.1, "factor of each decay of step", gt=0, le=1)
     smoothing: float = option(0.0, "label smoothing", "--label-smoothing", ge=0, lt=1)
+    mixup: float | None = option(
+        None, "mix pairs of images, their shares drawn from Beta(X, X); default: 0.3 with clicktrain, else 0", ge=0
+    )
+    mixup_start: float | None = option(
+        None, "epoch in which mixup begins; default: the end of the era with clicktrain, else 0", ge=0
+    )
     clip_grad: float | None = option(None, "largest norm of the gradient", gt=0)
     grad_accum_steps: int = option(1, "batches whose gradients make one step", ge=1)
     model_ema: bool = option(False, "average the weights over steps; evaluate and keep the average")

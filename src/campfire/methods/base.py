@@ -60,6 +60,10 @@ class Host(Protocol):
         by the pruner's score, or by ``scores`` [K, C, R, S], live."""
         ...
 
+    def select(self, stage: Any, target: float, scores: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """The masks that `update` would make, as the masks whose intersection each of them is; none changes."""
+        ...
+
     def regrow(
         self,
         stage: Any,

@@ -49,6 +49,18 @@ class Hosting:
         return self.method.lr_time(self.stages, self._clock.epoch if epoch is None else epoch, epochs)
 
     @torch.no_grad()
+    def select(self, stage: Stage, target: float, scores: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, ...]]:
+        """The masks that `update` would make for ``target`` by these scores, as the masks whose intersection each of them is.
+
+        Plans and the layers' shares of the target are decided by this; no mask changes.
+        """
+        stage.goals = stage.goals or sharing.goals(self._allocate, stage, self.layers, scores)
+        return {
+            n: self.layers[n].select(s, stage.plans, stage.goals[n], stage.target_of(n, target), scores[n])
+            for n, s in stage.structures.items()
+        }
+
+    @torch.no_grad()
     def regrow(
         self,
         stage: Stage,

@@ -58,6 +58,12 @@ class Pattern(Structure):
                 f"a pattern of book {self.book!r} leaves the middle tap out; use book=auto:8, or centre=false"
             )
 
+    def remarks(self, shape: Shape, sparsity: float) -> list[str]:
+        if self.has_patterns(shape):
+            return []
+        size = f"{shape[2]}x{shape[3]}"
+        return [f"its kernels are {size} and have no room for a pattern of {self.size}x{self.size}: connectivity only"]
+
     # --- budgets -----------------------------------------------------------------------------------------------------
 
     def has_patterns(self, shape: Shape) -> bool:
@@ -102,7 +108,8 @@ class Pattern(Structure):
         kernels = score.flatten(2).flatten(0, 1)
         if not self.has_patterns(tuple(score.shape)):
             return kernels.mean(1, keepdim=True).expand_as(kernels).reshape(score.shape)
-        best = keep_best_rows(kernels, self.entries)
+        known = (plan or {}).get("book")
+        best = keep_best_rows(kernels, self.entries) if known is None else books.best_patterns(kernels, known)
         inside = (kernels * best.to(kernels.dtype)).sum(1, keepdim=True)
         outside = (kernels.sum(1, keepdim=True) - inside).clamp(min=0) / (kernels.shape[1] - self.entries)
         return torch.where(best, inside / self.entries, outside).reshape(score.shape)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from campfire import data, report
 from campfire.compress import decompress_
 from campfire.config import Config, from_flags, from_tree, load, to_yaml
+from campfire.data.mixup import mix
 from campfire.errors import Diverged, UsageError
 from campfire.training import checkpoint, environment
 from campfire.training.build import Parts, build
@@ -183,9 +184,13 @@ class Training:
     def _backward(self, x: Tensor, y: Tensor, group: int) -> None:
         """Add the gradients of one batch out of a ``group`` of batches."""
         config, parts = self.config, self.parts
+        x, others, share = self._mixed(x, y)
         with autocast(config.compute, parts.device):
             logits = self.forward(x).float()
             loss = F.cross_entropy(logits, y, label_smoothing=config.optim.smoothing)
+            if share < 1:
+                mixed_in = F.cross_entropy(logits, others, label_smoothing=config.optim.smoothing)
+                loss = share * loss + (1 - share) * mixed_in
         total = loss
         if parts.pruner is not None:
             parts.pruner.batch(loss, x)
@@ -193,6 +198,13 @@ class Training:
         parts.scaler.scale(total / group).backward()
         count = torch.full((), len(y), device=parts.device)
         self.at.sums += torch.stack([total.detach() * count, correct(logits.detach(), y), count])
+
+    def _mixed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+        """The batch, mixed with itself if that is due, the labels of what was mixed in, and the share of the images proper."""
+        at, optim = self.at, self.config.optim
+        if not optim.mixup or at.epoch + at.batch / self.batches < (optim.mixup_start or 0.0):
+            return x, y, 1.0
+        return mix(x, y, optim.mixup, seed=self.config.run.seed, epoch=at.epoch, batch=at.batch)
 
     def _step(self) -> None:
         parts, at, optim = self.parts, self.at, self.config.optim
