@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from campfire.kernels.choice import Choice
+from campfire.kernels.formats import is_format, to_format
+from campfire.kernels.ops import conv
 from campfire.kernels.places import Places
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
@@ -19,8 +21,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[torch.Tensor]]:
     found: list[weakref.ref[torch.Tensor]] = []
     put = Places.put
 
-    def noting(self: Places, value: torch.Tensor) -> torch.Tensor:
-        dense = put(self, value)
+    def noting(self: Places, *arguments: object) -> torch.Tensor:
+        dense = put(self, *arguments)
         found.append(weakref.ref(dense))
         return dense
 
@@ -53,10 +55,45 @@ def test_nothing_is_kept_without_gradients(made: list[weakref.ref[torch.Tensor]]
     for run in (torch.no_grad, torch.inference_mode):
         with run():
             sparse(x)
-    y = sparse(x)  # its input wants no gradient
-    assert len(made) == 3
+    assert len(made) == 2
     assert not any(weight() is not None for weight in made)
-    y.sum().backward()
+
+
+def test_one_call_gives_both_gradients() -> None:
+    """As of a dense layer: no operators of ours but the unpacking and the picking of values."""
+    sparse, x = layer(), torch.randn(2, 8, 6, 6, requires_grad=True)
+    with torch.profiler.profile() as profile:
+        sparse(x).sum().backward()
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls["aten::convolution_backward"] == 1
+    assert not any(name.startswith("campfire::") for name in calls)
+    weight = sparse.weight.contiguous(memory_format=torch.channels_last).requires_grad_()
+    z = x.detach().requires_grad_()
+    nn.functional.conv2d(z, weight, sparse.bias, padding=1).sum().backward()
+    torch.testing.assert_close(x.grad, z.grad, rtol=0, atol=0)
+    torch.testing.assert_close(sparse.value.grad, sparse.gather(weight.grad), rtol=0, atol=0)
+
+
+def test_from_and_to_images_side_by_side() -> None:
+    """Where the layer before keeps another format, the gradient comes back in it."""
+    sparse, x = layer(), to_format(torch.randn(2, 8, 6, 6), "chwn").requires_grad_()
+    y = sparse(x)
+    (dx,) = torch.autograd.grad(y.square().sum(), x)
+    z = x.detach().contiguous().requires_grad_()
+    (expected,) = torch.autograd.grad(sparse(z).square().sum(), z)
+    torch.testing.assert_close(dx, expected, rtol=1e-5, atol=1e-5)
+    assert is_format(dx, "chwn")
+
+
+def test_gradients_of_gradients() -> None:
+    sparse, x = layer().double(), torch.randn(1, 8, 3, 3, dtype=torch.float64, requires_grad=True)
+    sparse.assign(Choice())
+    value, passes = sparse.value.detach().requires_grad_(), sparse._passes[torch.float64]
+
+    def run(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return conv(x, value, sparse.bias, passes)
+
+    assert torch.autograd.gradgradcheck(run, (x, value), fast_mode=True)
 
 
 def test_values_that_changed_are_unpacked_again() -> None:

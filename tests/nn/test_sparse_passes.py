@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from campfire.errors import DoesNotFit
 from campfire.kernels import KERNELS
+from campfire.kernels.choice import Choice
 from campfire.kernels.formats import is_format
 from campfire.kernels.ops import conv
 from campfire.mask import Mask
@@ -131,6 +132,17 @@ def test_operators_pass_opcheck(pair) -> None:
         (ops.conv_d_values, (dy, x, number)),
     ):
         torch.library.opcheck(operator.default, arguments, test_utils=tests)
+
+
+def test_operators_of_the_dense_library_pass_opcheck() -> None:
+    sparse, _ = conv_pair("csr")
+    sparse.assign(Choice())
+    passes, value = sparse._passes[torch.float64], sparse.value.detach()
+    tests = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.library.opcheck(torch.ops.campfire.unpack.default, (value, dtype, passes.number), test_utils=tests)
+        weight = sparse.weight.to(dtype)
+        torch.library.opcheck(torch.ops.campfire.pick.default, (weight, torch.float32, passes.number), test_utils=tests)
 
 
 def test_compiles_without_a_break() -> None:

@@ -4,39 +4,14 @@ A layer's prepared kernels are Python objects, so operators are handed their num
 (it would cost more than small layers).
 """
 
-import itertools
-import weakref
-
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from campfire.kernels.base import Conv, Prepared
 from campfire.kernels.formats import empty, to_format
-
-
-class Passes:
-    """The kernels that serve one layer, pass by pass, and the format of what they return; kept alive by the layer."""
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        conv: Conv,
-        value_shape: tuple[int, ...],
-        forward: Prepared,
-        format: str = "nhwc",
-        d_input: Prepared | None = None,
-        d_values: Prepared | None = None,
-    ):
-        self.shape, self.conv, self.value_shape, self.format = shape, conv, value_shape, format
-        self.forward, self.d_input, self.d_values = forward, d_input or forward, d_values or forward
-        self.number = next(_numbers)
-        _layers[self.number] = self
-
-
-_numbers = itertools.count()
-_layers: "weakref.WeakValueDictionary[int, Passes]" = weakref.WeakValueDictionary()
+from campfire.kernels.passes import Passes, numbered
+from campfire.kernels.unpacking import dense_conv
 
 _library = torch.library.Library("campfire", "DEF")
 _library.define(
@@ -49,17 +24,17 @@ _library.define("conv_d_values(Tensor dy, Tensor x, int layer) -> Tensor")
 def _conv(
     x: Tensor, value: Tensor, bias: Tensor | None, layer: int, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    passes = _layers[layer]
+    passes = numbered(layer)
     return to_format(passes.forward.forward(x, value, bias, residual, relu), passes.format)
 
 
 def _conv_d_input(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
-    passes = _layers[layer]
+    passes = numbered(layer)
     return to_format(passes.d_input.d_input(dy, value, tuple(size)), passes.format)
 
 
 def _conv_d_values(dy: Tensor, x: Tensor, layer: int) -> Tensor:
-    return _layers[layer].d_values.d_values(dy, x)
+    return numbered(layer).d_values.d_values(dy, x)
 
 
 for _name, _run in (("conv", _conv), ("conv_d_input", _conv_d_input), ("conv_d_values", _conv_d_values)):
@@ -70,22 +45,22 @@ for _name, _run in (("conv", _conv), ("conv_d_input", _conv_d_input), ("conv_d_v
 def _(
     x: Tensor, value: Tensor, bias: Tensor | None, layer: int, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    passes = _layers[layer]
+    passes = numbered(layer)
     return empty(passes.conv.output(tuple(x.shape), passes.shape), x, passes.format)
 
 
 @torch.library.register_fake("campfire::conv_d_input")
 def _(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
-    return empty(tuple(size), dy, _layers[layer].format)
+    return empty(tuple(size), dy, numbered(layer).format)
 
 
 @torch.library.register_fake("campfire::conv_d_values")
 def _(dy: Tensor, x: Tensor, layer: int) -> Tensor:
-    return dy.new_empty(_layers[layer].value_shape)
+    return dy.new_empty(numbered(layer).value_shape)
 
 
 def _hold(layer: int) -> list[Tensor]:
-    passes = _layers[layer]
+    passes = numbered(layer)
     return passes.forward.hold() if passes.d_input is passes.forward else []
 
 
@@ -118,15 +93,20 @@ def conv(
     residual: Tensor | None = None,
     relu: bool = False,
 ) -> Tensor:
-    """The convolution of x [N, C, H, W] with a packed weight, plus ``residual``, then ReLU.
+    """The convolution of x [N, C, H, W] with packed values, in any shape, plus ``residual``, then ReLU.
 
     Differentiable once in x, value, bias and residual. Sum and ReLU are part of the kernel where no gradient is asked for
     and the residual has the result's shape and dtype. Under autocast it runs in autocast's dtype, like the dense
     convolution.
     """
-    if (dtype := autocast_dtype(x)) is not None:
+    dtype = autocast_dtype(x)
+    if dtype is not None and isinstance(residual, Tensor):
+        residual = residual.to(dtype)
+    if passes.library is not None:
+        return finish(dense_conv(x, value, bias, passes, dtype or value.dtype), residual, relu)
+    value = value if value.shape == passes.value_shape else value.view(passes.value_shape)
+    if dtype is not None:
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
-        residual = residual.to(dtype) if isinstance(residual, Tensor) else residual
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, value, bias)):
         y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
         return finish(y, residual, relu)

@@ -4,7 +4,7 @@ import ctypes
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from campfire import native
 
@@ -27,44 +27,69 @@ class Places:
         rest, tap = positions // window, positions % window
         place = (rest // channels * window + tap) * channels + rest % channels
         sorted_, order = place.sort()
-        countable = outputs * channels * window < MOST and native.library("unpack") is not None
-        whole = torch.int32 if countable and positions.device.type == "cpu" else torch.int64
+        countable = outputs * channels * window < MOST and positions.device.type == "cpu" and len(positions)
+        code = native.library("unpack") if countable else None
+        whole = torch.int64 if code is None else torch.int32
         self.where = sorted_.to(whole)
         self.which = None if bool((order[1:] > order[:-1]).all()) else order.to(whole)
+        self._code = None if code is None else _Code(code, self.where, self.which)
+        self._strides = (window * channels, 1, taps[1] * channels, channels)
+        self._size = math.prod(shape)
 
-    def put(self, value: Tensor) -> Tensor:
-        """The dense weight."""
-        value, (_, c, rows, columns) = value.detach().reshape(-1), self.shape
-        strides = (rows * columns * c, 1, columns * c, c)
-        if (code := self._native(value)) is not None:
-            dense = value.new_empty_strided(self.shape, strides)
-            code.campfire_unpack(*self._arguments(value), _at(dense), ctypes.c_int64(dense.numel()))
+    def put(self, value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The dense weight, in another dtype if that is asked for."""
+        dtype = dtype or value.dtype
+        if self._code is not None and _plain(value) and value.is_contiguous():
+            value = value if _one_pass(value.dtype, dtype) else value.to(dtype)
+            dense = torch.empty_strided(self.shape, self._strides, dtype=dtype)
+            self._code.unpack(value, dense, self._size)
             return dense
-        dense = value.new_zeros(math.prod(self.shape))
+        value = value.detach().reshape(-1).to(dtype)
         sorted_ = value if self.which is None else value[self.which]
-        return dense.index_copy_(0, self.where.long(), sorted_).as_strided(self.shape, strides)
+        dense = value.new_zeros(self._size)
+        return dense.index_copy_(0, self.where.long(), sorted_).as_strided(self.shape, self._strides)
 
-    def take(self, dense: Tensor) -> Tensor:
-        """The values [n] out of a dense weight."""
-        flat = dense.permute(0, 2, 3, 1).reshape(-1)
-        if (code := self._native(flat)) is not None:
-            value = flat.new_empty(self.where.shape)
-            code.campfire_pick(*self._arguments(flat), _at(value))
+    def take(self, dense: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The values [n] out of a dense weight, in another dtype if that is asked for."""
+        dtype, dense = dtype or dense.dtype, dense.contiguous(memory_format=torch.channels_last)
+        if self._code is not None and _plain(dense):
+            dense = dense if _one_pass(dtype, dense.dtype) else dense.to(dtype)
+            value = torch.empty(len(self.where), dtype=dtype)
+            self._code.pick(dense, value)
             return value
-        found = flat.index_select(0, self.where)
+        found = dense.permute(0, 2, 3, 1).reshape(-1).index_select(0, self.where).to(dtype)
         return found if self.which is None else torch.empty_like(found).index_copy_(0, self.which.long(), found)
 
-    def _native(self, x: Tensor) -> ctypes.CDLL | None:
-        plain = x.device.type == "cpu" and self.where.dtype == torch.int32 and x.is_contiguous()
-        if not plain or type(x) is not Tensor or x.dtype.itemsize not in (2, 4, 8) or not self.where.numel():
-            return None
-        return native.library("unpack")
 
-    def _arguments(self, source: Tensor) -> tuple[object, ...]:
-        size = ctypes.c_int32(source.dtype.itemsize)
-        which = None if self.which is None else _at(self.which)
-        return size, _at(source), _at(self.where), which, ctypes.c_int64(self.where.numel())
+class _Code:
+    """The native copies, for one set of places."""
+
+    def __init__(self, code: ctypes.CDLL, where: Tensor, which: Tensor | None):
+        whole, at = ctypes.c_int64, ctypes.c_void_p
+        self._unpack, self._pick = code.campfire_unpack, code.campfire_pick
+        self._unpack.argtypes, self._pick.argtypes = (
+            [whole, at, at, at, whole, at, whole],
+            [whole, at, at, at, whole, at],
+        )
+        self._unpack.restype = self._pick.restype = None
+        self._places = where.data_ptr(), None if which is None else which.data_ptr(), len(where)
+
+    def unpack(self, value: Tensor, dense: Tensor, size: int) -> None:
+        self._unpack(_kind(value, dense), value.data_ptr(), *self._places, dense.data_ptr(), size)
+
+    def pick(self, dense: Tensor, value: Tensor) -> None:
+        self._pick(_kind(value, dense), dense.data_ptr(), *self._places, value.data_ptr())
 
 
-def _at(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
+def _one_pass(values: torch.dtype, dense: torch.dtype) -> bool:
+    """Whether native code converts while it copies."""
+    return values == dense or (values == torch.float32 and dense == torch.bfloat16)
+
+
+def _kind(value: Tensor, dense: Tensor) -> int:
+    return value.itemsize if value.dtype == dense.dtype else 0
+
+
+def _plain(x: Tensor) -> bool:
+    """Whether native code can read it."""
+    return type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.itemsize in (2, 4, 8)

@@ -37,9 +37,13 @@ class Dense(Prepared):
         """Of the values in the weight; kept from the first use on, for finding them takes longer than unpacking."""
         return Places(LAYOUTS[self._indices.layout].positions(self._indices), self.shape)
 
-    def weight(self, value: Tensor) -> Tensor:
+    def weight(self, value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight [K, C, R, S]."""
-        return self.places.put(value)
+        return self.places.put(value, dtype)
+
+    def pick(self, dense: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The values out of a dense weight, or a gradient of it: the inverse of `weight`."""
+        return self.places.take(dense, dtype).view(self.value_shape)
 
     def hold(self) -> list[Tensor]:
         self._holder = []
@@ -75,7 +79,7 @@ class Dense(Prepared):
         dy, x = _plain(dy), _plain(x)
         weight = torch.empty(self.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
         gradient = self._backward(dy, x, weight, [False, True, False])[1]
-        return self.places.take(gradient).view(self.value_shape)
+        return self.pick(gradient)
 
     def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
         c = self.conv

@@ -150,7 +150,7 @@ class _Library(Dense):
         super().__init__(case.packed, case.conv)
         self._weight = super().weight(value).contiguous(memory_format=torch.channels_last)
 
-    def weight(self, value: Tensor) -> Tensor:
+    def weight(self, value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return self._weight
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class SparseLayer(nn.Module):
     def _run(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """[N, C, H, W] -> [N, K, H', W'], plus a residual, then ReLU."""
         dtype = autocast_dtype(x) or self.value.dtype
-        return conv(x, self.value.view(self._value_shape), self.bias, self._passes[dtype], residual, relu)
+        return conv(x, self.value, self.bias, self._passes[dtype], residual, relu)
 
     # --- what it holds -----------------------------------------------------------------------------------------------
 

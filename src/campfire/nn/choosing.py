@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from campfire.errors import DoesNotFit, UnknownName
 from campfire.kernels import KERNELS, Conv, Prepared
 from campfire.kernels.choice import Choice
 from campfire.kernels.dispatch import untimed
-from campfire.kernels.ops import Passes
+from campfire.kernels.passes import Passes
 from campfire.packed import Packed
 
 AUTOCAST = (torch.bfloat16, torch.float16)
@@ -24,7 +25,8 @@ class OnFirstUse(Prepared):
         self._prepare: Callable[[], Prepared] | None = prepare
         self._prepared: Prepared | None = None
 
-    def _ready(self) -> Prepared:
+    def ready(self) -> Any:
+        """The kernel itself."""
         if self._prepared is None:
             assert self._prepare is not None
             self._prepared, self._prepare = self._prepare(), None
@@ -33,16 +35,16 @@ class OnFirstUse(Prepared):
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
-        return self._ready().forward(x, value, bias, residual, relu)
+        return self.ready().forward(x, value, bias, residual, relu)
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
-        return self._ready().d_input(dy, value, size)
+        return self.ready().d_input(dy, value, size)
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
-        return self._ready().d_values(dy, x)
+        return self.ready().d_values(dy, x)
 
     def hold(self) -> list[Tensor]:
-        return self._ready().hold()
+        return self.ready().hold()
 
 
 def choices_of(
@@ -73,7 +75,8 @@ def passes_of(
 
     def passes(choice: Choice) -> Passes:
         forward, d_input, d_values = map(ready, choice.kernels)
-        return Passes(packed.shape, conv, value_shape, forward, choice.format, d_input, d_values)
+        library = forward.ready if choice.dense else None
+        return Passes(packed.shape, conv, value_shape, forward, choice.format, d_input, d_values, library)
 
     return {dtype: passes(choice) for dtype, choice in choices.items()}
 
