@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("campfire.cli.train:main", "train a CNN, dense or sparse, and write a run directory"),
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
+    "cost": ("campfire.cli.cost:main", "what a network costs: zeros, MACs, storage, memory references, energy"),
     "regroup": ("campfire.cli.regroup:main", "what blocks would keep of a network's weights"),
     "explain": ("campfire.cli.explain:main", "what a structure keeps, drawn"),
     "kernels": (
