@@ -21,7 +21,7 @@ def test_lanes_serve_what_blocks_do_not() -> None:
     if native.library("lanes") is None:
         pytest.skip("no compiler")
     assert name_for("csr") == "lanes"
-    assert name_for("tap") == "lanes"
+    assert name_for("tap") == "lanes"  # whole kernels
     assert name_for("unit", (8, 1, 3, 3)) == "lanes"
     assert name_for("unit", (16, 1, 3, 3)) == "blocks"
     assert name_for("grouped", (32, 4, 3, 3)) == "blocks"

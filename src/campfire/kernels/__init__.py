@@ -9,7 +9,7 @@ from campfire.packed import Packed
 
 __all__ = ["KERNELS", "Conv", "Kernel", "Prepared", "serving"]
 
-for _name in ("reference", "compact", "lanes", "blocks", "blocks_bf16"):  # the last that can serve, serves
+for _name in ("reference", "compact", "lanes", "codegen", "blocks", "blocks_bf16"):  # the last that can serve, serves
     importlib.import_module(f"{__name__}.{_name}")
 
 

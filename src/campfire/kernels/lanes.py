@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from campfire.kernels import lanes_passes
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
+from campfire.kernels.lanes_index import Index
 from campfire.kernels.lanes_native import available
 from campfire.kernels.lanes_plan import Geometry, most_lines
 from campfire.kernels.lanes_ways import Way, way_of
@@ -86,11 +88,14 @@ class LanePasses(Prepared):
         if (found := self._ways.get(size)) is None:
             k, c, r, s = self.shape
             geometry = Geometry(size[0], c, size[2], size[3], k, r, s, self.conv.stride, self.conv.padding)
-            found = way_of(self._positions, geometry)
+            found = self._found(geometry)
             while len(self._ways) >= SIZES:
                 self._ways.pop(next(iter(self._ways)))
             self._ways[size] = found
         return found
+
+    def _found(self, geometry: Geometry) -> Way:
+        return way_of(Index(self._positions, geometry, lanes_passes.width()))
 
 
 def _served(*tensors: Tensor) -> bool:

@@ -1,8 +1,12 @@
-"""How a layer's images become lanes: as they lie, by the pixels that are read at all, or few images cut into parts."""
+"""How a layer's images become lanes: as they lie, by the pixels that are read at all, or few images cut into parts.
+
+Every way hands what it made to the passes of its index: `lanes_passes`, or those of generated code.
+"""
 
 import ctypes
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from types import ModuleType
 
 from torch import Tensor
 
@@ -10,7 +14,7 @@ from campfire.kernels import lanes_passes
 from campfire.kernels.formats import empty
 from campfire.kernels.lanes_index import Index
 from campfire.kernels.lanes_native import call
-from campfire.kernels.lanes_plan import LANES, Geometry
+from campfire.kernels.lanes_plan import LANES
 
 GRIDS = {16: (4, 4), 8: (2, 4), 4: (2, 2), 2: (1, 2)}  # parts of an image: rows by columns
 
@@ -31,40 +35,40 @@ class Way(ABC):
         """The gradient of the values [n]."""
 
 
-def way_of(positions: Tensor, geometry: Geometry) -> Way:
-    """The way for a layer with survivors at ``positions``."""
-    index = Index(positions, geometry, lanes_passes.width())
+def way_of(index: Index, passes: ModuleType = lanes_passes) -> Way:
+    """The way for a layer; ``passes`` is a module like `lanes_passes`."""
+    geometry = index.geometry
     if geometry.images * 2 > LANES or geometry.flat is not geometry:
-        return AsTheyLie(index)
+        return AsTheyLie(index, passes)
     if (geometry.taps_high, geometry.taps_wide, geometry.padding) == (1, 1, 0):
-        return Sampled(index)
-    return InParts(index)
+        return Sampled(index, passes)
+    return InParts(index, passes)
 
 
 class AsTheyLie(Way):
     """16 images side by side, or 16 pixels of a 1x1 layer."""
 
-    def __init__(self, index: Index):
-        self.index = index
+    def __init__(self, index: Index, passes: ModuleType):
+        self.index, self.passes = index, passes
 
     def forward(self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
-        return lanes_passes.forward(x, self.index, value, bias, residual, relu)
+        return self.passes.forward(x, self.index, value, bias, residual, relu)
 
     def d_input(self, dy: Tensor, value: Tensor) -> Tensor:
-        return lanes_passes.d_input(dy, self.index, value)
+        return self.passes.d_input(dy, self.index, value)
 
     def d_values(self, x: Tensor, dy: Tensor) -> Tensor:
-        return lanes_passes.d_values(x, dy, self.index)
+        return self.passes.d_values(x, dy, self.index)
 
 
 class Sampled(Way):
     """A 1x1 layer with a stride reads some pixels only: it is one without, on a copy of these."""
 
-    def __init__(self, index: Index):
+    def __init__(self, index: Index, passes: ModuleType):
         g = index.geometry
         self.geometry, size = g, g.out_size
         flat = replace(g, height=size[0], width=size[1], stride=1)
-        self.inner = AsTheyLie(replace(index, geometry=flat))
+        self.inner = AsTheyLie(replace(index, geometry=flat), passes)
 
     def forward(self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
         return self.inner.forward(self._read(x), value, bias, residual, relu)
@@ -110,8 +114,8 @@ class Parts(ctypes.Structure):
 class InParts(Way):
     """Few images, each cut into parts that together are up to 16 lanes; inputs overlap by what the taps reach."""
 
-    def __init__(self, index: Index):
-        g = index.geometry
+    def __init__(self, index: Index, passes: ModuleType):
+        g, self.passes = index.geometry, passes
         self.grid = GRIDS[2 ** ((LANES // g.images).bit_length() - 1)]
         high, wide = (-(-size // parts) for size, parts in zip(g.out_size, self.grid, strict=True))
         rows, columns = (high - 1) * g.stride + g.taps_high, (wide - 1) * g.stride + g.taps_wide
@@ -138,10 +142,10 @@ class InParts(Way):
         self.dy = Parts(g.images, g.outputs, *g.out_size, *self.grid, *out, *step, first, first)
 
     def forward(self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
-        return self.y.join(lanes_passes.forward(self.x.cut(x), self.index, value, bias), residual, relu)
+        return self.y.join(self.passes.forward(self.x.cut(x), self.index, value, bias), residual, relu)
 
     def d_input(self, dy: Tensor, value: Tensor) -> Tensor:
-        return self.dx.join(lanes_passes.d_input(self.dy.cut(dy), self.index_back, value))
+        return self.dx.join(self.passes.d_input(self.dy.cut(dy), self.index_back, value))
 
     def d_values(self, x: Tensor, dy: Tensor) -> Tensor:
-        return lanes_passes.d_values(self.x.cut(x), self.y.cut(dy), self.index)
+        return self.passes.d_values(self.x.cut(x), self.y.cut(dy), self.index)

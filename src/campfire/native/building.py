@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,14 @@ class Build:
         told = [*self.flags, self.flavour.name, str(self.compiler), self.compiler.version, platform.machine()]
         told += [cpu.name, *sorted(cpu.features)] if self.flavour.tuned else []
         digest = hashlib.sha256("\0".join(told).encode())
-        for file in [self.source, *sorted(self.folder.glob("*.h"))]:
-            digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
+        for name, content in self._contents():
+            digest.update(f"\0{name}\0".encode() + content)
         return digest.hexdigest()
+
+    def _contents(self) -> Iterator[tuple[str, bytes]]:
+        """All files it is made of."""
+        for file in [self.source, *sorted(self.folder.glob("*.h"))]:
+            yield file.name, file.read_bytes()
 
     @property
     def stem(self) -> str:

@@ -47,19 +47,24 @@ def library(name: str) -> ctypes.CDLL | None:
     """
     if (wanted := mode()) == "0":
         return None
-    request = _request(name)
+    request = request_of(name)
     if (found := _outcomes.get(request)) is None:
         with _lock:
             found = _outcomes.get(request) or _attempt(name, quiet=wanted == "require")
             _outcomes[request] = found
-    if found.library is None and wanted == "require":
+    return insisting(found)
+
+
+def insisting(found: Outcome) -> ctypes.CDLL | None:
+    """The library; raises `BuildFailed` where there is none and ``CAMPFIRE_NATIVE=require``."""
+    if found.library is None and mode() == "require":
         raise BuildFailed(f"CAMPFIRE_NATIVE=require, and {found.reason}")
     return found.library
 
 
 def outcome(name: str) -> Outcome | None:
     """What came of asking for a library in this process, with the variables as they are."""
-    return _outcomes.get(_request(name))
+    return _outcomes.get(request_of(name))
 
 
 def mode() -> str:
@@ -84,7 +89,7 @@ def obtain(build: Build) -> ctypes.CDLL:
         return Store(cache_folder()).load(build)
     except (OSError, Unloadable) as error:
         found = Store(private_folder()).load(build)
-        _warn(
+        warn_once(
             "cache",
             f"the cache folder cannot be used ({error}); native libraries are compiled anew by every process, "
             f"here into {private_folder()}; name a folder that can be written and executed in CAMPFIRE_CACHE",
@@ -110,7 +115,8 @@ def private_folder() -> Path:
     return Path(folder)
 
 
-def _request(name: str) -> tuple[str | None, ...]:
+def request_of(name: str) -> tuple[str | None, ...]:
+    """What a library is asked for with: its name and the variables that steer it."""
     return (name, *map(os.environ.get, _VARIABLES))
 
 
@@ -121,11 +127,11 @@ def _attempt(name: str, quiet: bool) -> Outcome:
         return Outcome(obtain(Build(name, kind, compiler())))
     except (BuildFailed, OSError) as error:
         if not quiet:
-            _warn("compiler", f"no native kernels, torch does their work, slower: {error}")
+            warn_once("compiler", f"no native kernels, torch does their work, slower: {error}")
         return Outcome(None, str(error))
 
 
-def _warn(what: str, message: str) -> None:
+def warn_once(what: str, message: str) -> None:
     """Once for each kind of trouble: what befalls one library befalls all."""
     if what not in _warned:
         _warned.add(what)

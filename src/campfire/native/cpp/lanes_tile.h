@@ -13,11 +13,11 @@ struct Survivors {
   const int32_t *start, *at;
   const uint16_t* offset;
   const float* value;
+  Survivors after(int64_t groups) const { return {start + groups, at + groups, offset, value}; }
 };
 
 // The work of one call: some output channels over one strip, and where their sums come from and go to.
-struct Run {
-  Survivors list;  // from the first channel's group on
+struct Work {
   int channels, pitch, tall;  // tall: rows that strips are laid out for
   const float* strip;     // [channel][line][16]
   float* sums;            // [output channel][rows * cols][16]: where they wait, `size` floats apart
@@ -34,6 +34,10 @@ struct Run {
   Ahead* ahead;
 };
 
+struct Run : Work {
+  Survivors list;  // from the first channel's group on
+};
+
 // Loops over a tile, unrolled: what they index are registers.
 #define CAMPFIRE_TILE                                    \
   _Pragma("GCC unroll 8") for (int i = 0; i < ROWS; i++) \
@@ -41,7 +45,7 @@ struct Run {
 
 static inline Vec rectified(Vec v) { return v < 0 ? Vec{} : v; }  // keeps NaN, as the library does
 
-static inline void finish_line(const Run& run, const float* sums, int64_t at) {
+static inline void finish_line(const Work& run, const float* sums, int64_t at) {
   for (int lane = 0; lane < LANES; lane += W) {
     Vec v = load(sums + lane);
     if (run.residual) v += load(run.residual + at + lane);
@@ -50,7 +54,7 @@ static inline void finish_line(const Run& run, const float* sums, int64_t at) {
   }
 }
 
-static inline void finish_part(const Run& run, const float* sums, int64_t at, int lanes) {
+static inline void finish_part(const Work& run, const float* sums, int64_t at, int lanes) {
   for (int lane = 0; lane < lanes; lane++) {
     const float v = run.residual ? sums[lane] + run.residual[at + lane] : sums[lane];
     run.out[at + lane] = run.relu && v < 0 ? 0.f : v;
@@ -58,7 +62,7 @@ static inline void finish_part(const Run& run, const float* sums, int64_t at, in
 }
 
 // Not part of the tiles: what it needs would take registers from their loops.
-__attribute__((noinline)) static void finish(const Run& run, int k) {
+__attribute__((noinline)) static void finish(const Work& run, int k) {
   const float* sums = run.sums + k * run.size;
   for (int i = 0; i < run.rows; i++)
     for (int j = 0; j < run.valid; j++) {
@@ -73,7 +77,7 @@ __attribute__((noinline)) static void finish(const Run& run, int k) {
 
 // Between two output channels: fetches what the next strip is packed from, and the lines that a later channel's sums are
 // written to, since stores that miss hold up all that follow.
-__attribute__((noinline)) static void look_ahead(const Run& run, int k) {
+__attribute__((noinline)) static void look_ahead(const Work& run, int k) {
   run.ahead->step();
   if (!run.last || k + 2 >= run.channels) return;
   for (int i = 0; i < run.rows; i++)
@@ -108,12 +112,12 @@ static inline void next_row(Pointer& p, int64_t pitch) {
 }
 
 // Sums of one output channel after another; Kind adds what a channel's survivors contribute.
-template <int ROWS, int COLS, typename Kind>
+template <int ROWS, int COLS, typename Kind, typename Run>
 static inline void accumulate(const Run& run) {
   for (int k = 0; k < run.channels; k++) {
-    const int first = run.list.start[k], count = run.list.start[k + 1] - first;
+    const bool empty = run.list.start[k] == run.list.start[k + 1];
     if (run.last || run.ahead->busy()) look_ahead(run, k);
-    if (!count && !run.first && !run.last) continue;
+    if (empty && !run.first && !run.last) continue;
     for (int lane = 0; lane < LANES; lane += W) {
       float* sums = run.sums + k * run.size + lane;
       Vec sum[ROWS][COLS];
@@ -123,8 +127,7 @@ static inline void accumulate(const Run& run) {
       } else {
         CAMPFIRE_TILE sum[i][j] = load(sums + (i * COLS + j) * LANES);
       }
-      Stream stream(run.list.offset + first, run.strip + lane);
-      Kind::add(run, stream, count, run.list.value + (int64_t)Kind::PER * run.list.at[k], sum);
+      Kind::add(run, k, lane, sum);
       const bool direct = run.last && run.inner;
       if (direct && run.residual) {
         const float* more = run.residual + k * run.plane + lane;
@@ -157,7 +160,10 @@ static inline Vec keep(Vec v) {
 template <int ROWS, int COLS>
 struct Taps {
   static constexpr int PER = 1;
-  static inline void add(const Run& run, Stream& stream, int count, const float* value, Vec (&sum)[ROWS][COLS]) {
+  static inline void add(const Run& run, int k, int lane, Vec (&sum)[ROWS][COLS]) {
+    const int first = run.list.start[k], count = run.list.start[k + 1] - first;
+    const float* value = run.list.value + run.list.at[k];
+    Stream stream(run.list.offset + first, run.strip + lane);
     const int64_t pitch = (int64_t)run.pitch * LANES;
     for (int n = 0; n < count; n++) {
       const float* p = stream.next();
@@ -200,7 +206,10 @@ struct KernelsAt {
       }
   }
 
-  static inline void add(const Run& run, Stream& stream, int count, const float* value, Vec (&sum)[ROWS][COLS]) {
+  static inline void add(const Run& run, int k, int lane, Vec (&sum)[ROWS][COLS]) {
+    const int first = run.list.start[k], count = run.list.start[k + 1] - first;
+    const float* value = run.list.value + 9 * (int64_t)run.list.at[k];
+    Stream stream(run.list.offset + first, run.strip + lane);
     for (int n = 0; n < count; n++, value += 9) {
       Vec w[9];
       for (int t = 0; t < 9; t++) w[t] = splat(value[t]);

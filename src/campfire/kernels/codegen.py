@@ -1,0 +1,58 @@
+"""codegen: kernels with a few tap patterns, in the format chwn, by code that is generated from the patterns themselves."""
+
+import torch
+
+from campfire.kernels import codegen_passes, lanes_passes
+from campfire.kernels.base import Conv
+from campfire.kernels.codegen_book import patterns_of
+from campfire.kernels.codegen_index import PatternIndex
+from campfire.kernels.lanes import LanePasses, Lanes
+from campfire.kernels.lanes_plan import Geometry
+from campfire.kernels.lanes_ways import Way, way_of
+from campfire.packed import Packed
+
+MOST_PATTERNS = 16  # each is a loop of its own in every register tile
+MOST_TAPS = 9  # their weights stand in registers beside the sums
+FURTHEST = 2**16  # values of an output that an index can name
+
+
+class Codegen(Lanes):
+    """Patterned kernels: one loop a pattern, whose taps are known when it is compiled; float32 on the CPU, others run dense.
+
+    An input vector that is read serves all taps and rows of the register tile that need it: 4 taps read 0.4 to 0.5 vectors
+    a product, where a kernel that knows no patterns reads one. Kernels of a filter are listed pattern by pattern, so that
+    there is no branch inside a loop. Compiled on first use, for the book, tile and stride alone, and kept.
+    """
+
+    name = "codegen"
+    layouts = ("tap", "csr")
+
+    def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
+        reasons = super().why_not(packed, conv, dtype, device)
+        if reasons or device.type == "meta":
+            return reasons
+        taps = packed.shape[2] * packed.shape[3]
+        if not 1 < taps <= 62:
+            return [f"a kernel has 2 to 62 taps; got {packed.shape[2]}x{packed.shape[3]}"]
+        if packed.shape[1] * MOST_TAPS >= FURTHEST or packed.shape[0] * MOST_TAPS >= FURTHEST:
+            return [
+                f"a layer has fewer than {FURTHEST // MOST_TAPS} channels; got {packed.shape[1]}->{packed.shape[0]}"
+            ]
+        patterns = patterns_of(packed)
+        if not 0 < len(patterns) <= MOST_PATTERNS:
+            return [f"its kernels have 1 to {MOST_PATTERNS} patterns of taps; got {len(patterns)}"]
+        if bool(patterns.all()):
+            return ["its kernels are whole: lanes reads them as sparingly"]
+        if int(patterns.sum(1).max()) > MOST_TAPS:
+            return [f"a pattern has {MOST_TAPS} taps at most; got {int(patterns.sum(1).max())}"]
+        return []
+
+    def prepare(self, packed: Packed, conv: Conv) -> "CodegenPasses":
+        return CodegenPasses(packed, conv)
+
+
+class CodegenPasses(LanePasses):
+    """The indices of one layer, and code for each of its passes, made once for each size of its input."""
+
+    def _found(self, geometry: Geometry) -> Way:
+        return way_of(PatternIndex(self._positions, geometry, lanes_passes.width()), codegen_passes)
