@@ -121,6 +121,54 @@ def test_mistakes(
     assert re.search(says, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "left"),
+    [
+        ({"a": (8, 3, 3, 3), "b": (16, 8, 3, 3)}, ["b"]),
+        ({"a": (8, 1, 3, 3), "b": (16, 8, 3, 3), "c": (16, 16, 3, 3)}, ["b", "c"]),  # grey images
+        ({"a": (8, 3, 3, 3), "deep": (8, 1, 3, 3), "b": (16, 8, 1, 1)}, ["b"]),
+        ({"z": (8, 1, 3, 3), "deep": (8, 1, 3, 3), "b": (16, 8, 1, 1), "c": (16, 16, 1, 1)}, ["c"]),  # a guess
+    ],
+)
+def test_the_first_convolution_is_told_by_its_inputs(
+    shapes: dict[str, tuple[int, ...]], left: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({f"{n}.weight": torch.randn(s) for n, s in shapes.items()}, tmp_path / "w.pt")
+    row = told(capsys, str(tmp_path / "w.pt"), "--block", "8x2", "--sparsity", "0.5")[0]
+    assert [x["name"] for x in row["layers"]] == left
+
+
+def test_how_groups_lie_backward(weights: tuple[Path, dict[str, Tensor]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks of whole kernels have one support; single weights of the same budget shatter."""
+    argv = [str(weights[0]), "--block", "32x1", "--sparsity", "0.8", "--elementwise"]
+    row = told(capsys, *argv)[0]
+    for x in [row, *(x for x in row["layers"] if x.get("supports"))]:
+        blocks, single = x["supports"]["blocks"], x["supports"]["elementwise"]
+        assert (blocks["sets_of_taps"], blocks["density"]) == (1, 1)
+        assert single["inputs"] > 2 * blocks["inputs"]
+        assert single["sets_of_taps"] > 5
+        assert single["density"] < 0.5
+        assert x["share"]["elementwise"] > x["share"]["blocks"]
+    assert sorted(x["name"] for x in row["layers"] if not x.get("supports")) == [
+        "layer2.0.downsample.0", "layer3.0.downsample.0"
+    ]  # fmt: skip
+    assert main(["regroup", *argv]) == 0
+    out = capsys.readouterr().out
+    assert "backward, blocks: " in out
+    assert " in 1.0 sets of taps, 1.00 of their box" in out
+    taps = told(capsys, *argv[:1], "--structure", "hrbp++", *argv[1:])[0]["supports"]["blocks"]
+    assert taps["sets_of_taps"] > 1  # each block of one input has taps of its own
+
+
+def test_blocks_that_do_not_divide_are_told(
+    weights: tuple[Path, dict[str, Tensor]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["regroup", str(weights[0]), "--block", "24x4", "--sparsity", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "layer1.0.conv1: 32 outputs are 1 x 24 and 8 left over, which make smaller blocks" in out
+    assert "no block kernel" in out
+
+
 def test_files_that_hold_nothing_to_regroup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["regroup", str(tmp_path / "none.pt"), "--sparsity", "0.5"]) == 2
     torch.save({"fc.weight": torch.zeros(3, 4)}, tmp_path / "linear.pt")

@@ -11,9 +11,11 @@ from campfire.cli.flags import KeyValues, Parser
 from campfire.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 COLUMNS = ("blocks", "unregrouped", "kernel", "vector")
+SUPPORTS = {"blocks": "blocks", "elementwise": "single weights, regrouped"}
+IMAGES = 4  # most channels of images
 PASSES = ("forward", "d_input", "d_values")
 
 
@@ -22,7 +24,8 @@ def parser() -> Parser:
     own = Parser(
         prog="campfire regroup",
         description="What blocks over regrouped outputs keep of a network's weights, beside other structures of the same "
-        "number of weights. Nothing is written. Several structures, blocks or sparsities, by commas, make a table.",
+        "number of weights. Several structures, blocks or sparsities, by commas, make a table. With --output the network "
+        "in one kind of blocks is written, with the masks that training goes on with; its source stays as it is.",
     )
     own.add_argument(
         "path", metavar="RUN|CHECKPOINT", help="a run directory, a checkpoint, or a state dict (.pt, .safetensors)"
@@ -34,6 +37,16 @@ def parser() -> Parser:
     own.add_argument(
         "--model-kwargs", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="options of the model"
     )
+    own.add_argument(
+        "--elementwise", action="store_true", help="regroup single weights as well, and tell how both lie backward"
+    )
+    own.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="a file such as blocks.pt; or, for a run, the directory of one that goes on",
+    )
+    own.add_argument("--overwrite", action="store_true", help="replace what is in the output")
     own.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return own
 
@@ -42,12 +55,34 @@ def main(argv: Sequence[str]) -> int:
     """Regroup as the flags say."""
     args = parser().parse(argv)
     wanted = list(itertools.product(_structures(args), _sparsities(args.sparsity)))
-    from campfire.report.regrouping import regroup
+    output = None if args.output is None else Path(args.output)
+    if output is not None and len(wanted) > 1:
+        raise UsageError(f"--output takes one kind of blocks and one sparsity; got {len(wanted)} of them")
+    from campfire.report.regrouping import as_blocks, regrouped, told
+    from campfire.training.regrouped import check_output, save
 
-    weights = weights_of(args)
-    rows = [regroup(weights, structure, sparsity) for structure, sparsity in wanted]
-    print(json.dumps({"path": args.path, "rows": rows}) if args.json else _text(rows))
+    if output is not None:
+        check_output(_file(args.path), output, args.overwrite)
+    weights, rows = weights_of(args), []
+    for structure, sparsity in wanted:
+        blocks = as_blocks(structure)
+        layers = regrouped(weights, blocks, sparsity, args.elementwise)
+        rows.append(told(layers, blocks, sparsity))
+        if output is not None:
+            save(_file(args.path), output, layers, str(blocks), args.overwrite)
+    found = {"path": args.path, "rows": rows, "output": args.output}
+    print(json.dumps(found) if args.json else "\n".join([_text(rows), *_next(output)]))
     return 0
+
+
+def _next(output: Path | None) -> list[str]:
+    """What was written, and what goes on from it."""
+    if output is None:
+        return []
+    if output.is_file():
+        return [f"wrote {output}: state_dict, and the pruner's state with the masks"]
+    again = f"campfire train --config {output}/config.yaml --resume {output}"
+    return [f"wrote {output}; {again} trains on, with --epochs N --allow-config-change beyond the last epoch"]
 
 
 def _structures(args: Namespace) -> list[str]:
@@ -80,35 +115,58 @@ def weights_of(args: Namespace) -> "dict[str, Tensor]":
         UsageError: there is no such file.
         CheckpointError: it is damaged, of another model, or holds no convolution.
     """
+    from campfire.files.foreign import unmasked
     from campfire.training import checkpoint
+    from campfire.training.regrouped import model_of
 
-    path = Path(args.path)
-    if path.is_dir():
-        path = next(
-            (path / name for name in ("last.pt", "model.safetensors") if (path / name).exists()), path / "last.pt"
-        )
-    state = checkpoint.weights(path)
+    path = _file(args.path)
+    state, _ = unmasked(checkpoint.weights(path))
     if args.model is not None:
         return _of_model(args, state)
+    if (model := model_of(path)) is not None:
+        return _by_targets(model, state, str(path))
     found = {name.removesuffix(".weight"): x for name, x in state.items() if x.dim() == 4 and name.endswith("weight")}
-    found = {name: x for name, x in found.items() if x.shape[1] > 1 or x.shape[0] == 1}  # depthwise: no block fits
     if len(found) < 2:
         raise CheckpointError(f"{path} holds {len(found)} convolutions; the first one stays dense, so nothing is left")
-    first = min(found, key=lambda name: found[name].shape[1])  # the one that reads the images
-    return {name: x for name, x in found.items() if name != first}
+    first = _first(found)
+    found = {name: x for name, x in found.items() if name != first and (x.shape[1] > 1 or x.shape[0] == 1)}
+    if not found:
+        raise CheckpointError(f"{path} holds no convolution but the first and depthwise ones, which no block fits")
+    return found
+
+
+def _first(weights: "dict[str, Tensor]") -> str:
+    """The convolution that reads the images, which have fewer channels than anything else."""
+    one = [name for name, x in weights.items() if x.shape[1] == 1 < x.shape[0]]
+    others = [name for name in weights if name not in one] or one
+    fewest = min(others, key=lambda name: weights[name].shape[1])
+    return one[0] if len(one) == 1 and weights[fewest].shape[1] > IMAGES else fewest  # several are depthwise
+
+
+def _file(given: str) -> Path:
+    path = Path(given)
+    if path.is_dir():
+        names = ("last.pt", "model.safetensors")
+        return next((path / name for name in names if (path / name).exists()), path / "last.pt")
+    return path
 
 
 def _of_model(args: Namespace, state: "dict[str, Tensor]") -> "dict[str, Tensor]":
     from campfire.models import create
-    from campfire.pruner import targets
-    from campfire.training import checkpoint
 
     classes = [len(x) for x in state.values() if x.dim() == 2]
     model = create(args.model, **{"num_classes": classes[-1] if classes else 1000, **args.model_kwargs})
-    checkpoint.fill(model, state, args.path)
+    return _by_targets(model, state, args.path)
+
+
+def _by_targets(model: "nn.Module", state: "dict[str, Tensor]", origin: str) -> "dict[str, Tensor]":
+    from campfire.pruner import targets
+    from campfire.training import checkpoint
+
+    checkpoint.fill(model, state, origin)
     layers = [t for t in targets(model)[0] if t.conv and not t.first and t.groups == 1]
     if not layers:
-        raise CheckpointError(f"model {args.model!r} has no convolution besides the first")
+        raise CheckpointError(f"the model of {origin} has no convolution besides the first")
     return {t.name: t.module.weight.detach() for t in layers}
 
 
@@ -125,10 +183,27 @@ def _text(rows: list[dict[str, Any]]) -> str:
             f"{row['structure']}, blocks of {outputs} x {inputs}, planned in {row['plan_seconds']:.1f} s ({share})"
         )
         layers = row["layers"] if len(rows) == 1 else []
-        lines += [f"  {x['name']}\n{_line(x)}" for x in layers if not x["reason"]]
+        for x in layers:
+            if not x["reason"]:
+                lines += [f"  {x['name']}", _line(x), *_backward(x)]
+        lines += [f"  {x['name']}: {x['remark']}" for x in row["layers"] if x["remark"]]
         lines += [f"  {x['name']} stays dense: {x['reason']}" for x in row["layers"] if x["reason"]]
-        lines += ["  all of these"] * bool(layers) + [_line(row)]
+        lines += ["  all of these"] * bool(layers) + [_line(row), *_backward(row)]
     return "\n".join(lines)
+
+
+def _backward(x: dict[str, Any]) -> list[str]:
+    """How a group of outputs lies where inputs are rows."""
+    lines = []
+    for name, words in SUPPORTS.items():
+        if found := (x.get("supports") or {}).get(name):
+            lines.append(
+                f"{'':4}backward, {words}: {found['inputs']:.1f} inputs in {found['sets_of_taps']:.1f} sets of taps, "
+                f"{found['density']:.2f} of their box"
+            )
+    if "elementwise" in x["share"]:
+        lines.append(f"{'':4}sum of |w| of single weights, regrouped: {x['share']['elementwise']:.4f}")
+    return lines
 
 
 def _line(x: dict[str, Any]) -> str:
