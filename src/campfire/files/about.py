@@ -19,7 +19,7 @@ def read_about(metadata: Mapping[str, str]) -> tuple[dict[str, dict[str, Any]], 
     """What is said of each layer, and the checksum."""
     if KEY not in metadata:
         raise CheckpointError("it is a safetensors file, but not of campfire's; `campfire import` reads it")
-    about = read_json(metadata[KEY].encode())
+    about = read_json(metadata[KEY].encode("utf-8", "surrogatepass"))
     version = about.get("version")
     if type(version) is int and version > VERSION:
         raise CheckpointError(
@@ -43,7 +43,8 @@ def read_coded(name: str, about: Any, parts: Mapping[str, Stored]) -> Coded:
     if not 0 < math.prod(shape) < 2**31:
         raise CheckpointError(f"{name!r}: a weight has 1 to 2^31 numbers; got {shape}")
     numbers = about.get("patterns", 0), about.get("low", 0)
-    if not whole_numbers(list(numbers)) or not isinstance(about.get("structure", ""), str):
+    structure = about.get("structure", "")
+    if not whole_numbers(list(numbers)) or not isinstance(structure, str) or not structure.isprintable():
         raise CheckpointError(f"{name!r}: patterns and low are whole numbers, and structure a text")
     patterns, low = numbers
     _require_parts(name, set(parts), _wanted(patterns, low, cell is not None))

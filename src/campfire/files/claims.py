@@ -4,7 +4,8 @@ import dataclasses
 
 from campfire.errors import CampfireError
 from campfire.mask import Mask
-from campfire.structures import named
+from campfire.structures import Structure, named
+from campfire.structures.hrbp import HRBP
 
 LONGEST = 200  # of a spelling
 
@@ -24,7 +25,7 @@ def why_not_held(spelling: str, mask: Mask) -> list[str]:
         return []
     if structure is None:
         return [f"a structure is spelled in {LONGEST} letters at most"]
-    if not set(structure.needs) <= set(mask.plan):
+    if not set(structure.needs) <= set(mask.plan) and (structure := _weaker(structure, mask)) is None:
         return []
     shape = tuple(mask.keep.shape)
     largest = max(shape[0], shape[1], shape[2] * shape[3], LONGEST)
@@ -32,3 +33,10 @@ def why_not_held(spelling: str, mask: Mask) -> list[str]:
     if any(type(size) is int and size > largest for size in sizes):  # it would be padded to that
         return [f"an option is larger than any side of {shape}"]
     return structure.why_not(shape) or structure.why_invalid(mask)
+
+
+def _weaker(structure: Structure, mask: Mask) -> Structure | None:
+    """What can be judged without the whole plan: blocks of some inputs are blocks of one input, too."""
+    if isinstance(structure, HRBP) and "order" in mask.plan and mask.keep.shape[1] % structure.channels == 0:
+        return dataclasses.replace(structure, channels=1)
+    return None

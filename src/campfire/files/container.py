@@ -116,12 +116,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _stored(name: str, entry: Any, body: NDArray[np.uint8]) -> Stored:
+    if not name.isprintable():
+        raise CheckpointError(f"{name!r} is no name of a tensor")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"tensor {name!r} is not told by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in SIZES:
         raise CheckpointError(f"tensor {name!r} is of a type that is not served: {dtype!r}")
-    if not whole_numbers(shape) or len(shape) > 16 or not whole_numbers(offsets) or len(offsets) != 2:
+    if (
+        not whole_numbers(shape)
+        or len(shape) > 16
+        or math.prod(n or 1 for n in shape) >= 2**62
+        or not whole_numbers(offsets)
+        or len(offsets) != 2
+    ):
         raise CheckpointError(f"tensor {name!r} has a shape or offsets that are no whole numbers")
     first, last = offsets
     if not first <= last <= len(body) or last - first != math.prod(shape) * SIZES[dtype]:

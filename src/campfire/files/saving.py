@@ -179,6 +179,8 @@ def _require_tensors(state: Mapping[str, Any]) -> None:
         if not isinstance(value, Tensor) or value.dtype not in NAMES:
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise UsageError(f"a file holds tensors of {', '.join(NAMES.values())}; {name!r} is {kind}")
+        if not name.isprintable():
+            raise UsageError(f"a name in a file is printable; got {name!r}")
 
 
 def _require_true(name: str, weight: Tensor | None, claim: Claim) -> None:

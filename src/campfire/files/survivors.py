@@ -18,6 +18,7 @@ from campfire.quantise import Codes
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 BOOK = 256  # most entries of a codebook
+LARGEST_SCALE = np.finfo(np.float32).max / 128
 
 
 class Survivors(ABC):
@@ -159,10 +160,10 @@ def read_values(parts: Mapping[str, Stored], keep: Keep) -> Survivors:
 
 def _int8(value: Stored, scale: Stored, outputs: int) -> Scaled:
     if value.dtype != "I8" or scale.dtype != "F32" or scale.shape != (outputs,):
-        raise CheckpointError(f"8-bit values are I8 with {outputs} scales in F32; got {value.dtype}, {scale}")
+        raise CheckpointError(f"8-bit values are I8 with {outputs} scales in F32; got {value.dtype}, {scale.dtype}")
     scales = scale.bits.view(np.float32)
-    if not (np.isfinite(scales) & (scales >= 0)).all():
-        raise CheckpointError("a scale is negative, infinite, or not a number")
+    if not ((scales >= 0) & (scales <= LARGEST_SCALE)).all():
+        raise CheckpointError("a scale is negative, not a number, or so large that products are infinite")
     return Scaled(value.bits.view(np.int8), scales)
 
 
