@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from campfire.compress.compressing import best_layout
+from campfire.kernels import KERNELS, Conv
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
-from campfire.packed import pack
+from campfire.packed import Packed, pack
+from campfire.report.supports import Supports
 from campfire.structures import named
 
 TAPS = [(r, s) for r in range(3) for s in range(3)]
@@ -23,13 +25,9 @@ CASES = [(1, 1, 8), (2, 1, 9), (2, 1, 8)]  # stride, padding, height and width
 
 
 def supports(columns: Tensor) -> tuple[int, int, float]:
-    """Of a block's columns, bool [C, taps]: inputs touched, different sets of taps among them, density of their box.
-
-    In the backward pass an input is a row; a block stays a dense tile there where all its rows have one support.
-    """
-    touched = columns[columns.any(1)]
-    box = len(touched) * int(touched.any(0).sum())
-    return len(touched), len(touched.unique(dim=0)), int(touched.sum()) / box
+    """Of a block's columns, bool [C, taps]: inputs touched, different sets of taps among them, density of their box."""
+    told = Supports.of(columns)
+    return told.inputs, told.sets, told.living / told.box
 
 
 def test_u8_blocks_have_one_support() -> None:
@@ -186,20 +184,31 @@ def test_a_sparse_layer_equals_the_dense_one_in_all_passes(spec: str, stride: in
         ("hrbp++", [32, 1, 1, 1]),
         ("hrbp++:channels=4,inputs=neighbours", [32, 4, 1, 1]),
         ("hrbp:rows=64", [32, 1, 3, 3]),
+        ("hrbp:rows=128", [32, 1, 3, 3]),
+        ("hrbp++:rows=128", [32, 1, 1, 1]),
+        ("hrbp:rows=128,inputs=neighbours", [32, 4, 3, 3]),
         ("hrbp:rows=16", [16, 1, 3, 3]),
     ],
 )
-def test_their_blocks_are_tiles_of_the_grouped_layout(spec: str, tile: list[int]) -> None:
-    weight, mask = made(spec, (128, 16, 3, 3), 0.75, torch.float32)
+def test_their_blocks_are_tiles_of_the_grouped_layout_that_kernels_take(spec: str, tile: list[int]) -> None:
+    weight, mask = made(spec, (256, 16, 3, 3), 0.75, torch.float32)
     assert best_layout(mask) == "grouped"
     packed = pack(weight, mask, "grouped")
     assert packed.parts["tile"].tolist() == tile
     assert torch.equal(packed.dense(), weight)
+    assert _refusals(packed) == []
+
+
+def _refusals(packed: Packed) -> list[str]:
+    reasons = KERNELS["blocks"].why_not(packed, Conv(padding=1), torch.float32, torch.device("cpu"))
+    return [r for r in reasons if not r.startswith("native code is off")]
 
 
 def test_left_over_outputs_need_another_layout() -> None:
     """Groups of 32 and 8: the largest tile of both has 8 outputs, fewer than the block kernels take."""
     weight, mask = made("hrbp", (72, 16, 3, 3), 0.75, torch.float32)
-    assert pack(weight, mask, "grouped").parts["tile"].tolist() == [8, 1, 3, 3]
+    packed = pack(weight, mask, "grouped")
+    assert packed.parts["tile"].tolist() == [8, 1, 3, 3]
+    assert _refusals(packed) == ["its vectors are 16 outputs; the tile has 8"]
     _, halves = made("hrbp", (80, 16, 3, 3), 0.75, torch.float32)
     assert pack(weight.new_ones(80, 16, 3, 3), halves, "grouped").parts["tile"].tolist() == [16, 1, 3, 3]

@@ -68,6 +68,7 @@ CANDIDATES: dict[str, Candidate] = {
     "hrbp": _structure("hrbp", layout="grouped"),
     "hrbp-16": _structure("hrbp:rows=16", layout="grouped"),
     "hrbp-64": _structure("hrbp:rows=64", layout="grouped"),
+    "hrbp-128": _structure("hrbp:rows=128", layout="grouped"),
     "hrbp++": _structure("hrbp++", spatial=True, layout="grouped"),
     "hrbp-32x4": _blocks(32, 4, regroup=True),
     "hrbp-32x32": _blocks(32, 32, regroup=True),
