@@ -12,6 +12,10 @@ COMMANDS = {
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
     "cost": ("campfire.cli.cost:main", "what a network costs: zeros, MACs, storage, memory references, energy"),
+    "compress": ("campfire.cli.files:compress", "the survivors of a run, or of any checkpoint, as one packed file"),
+    "decompress": ("campfire.cli.files:decompress", "a packed file as an ordinary dense state dict"),
+    "import": ("campfire.cli.files:import_", "a checkpoint of another program, with its masks or zeros, as a packed file"),
+    "inspect": ("campfire.cli.files:inspect", "which structure the weights of a file have, and their bytes"),
     "regroup": ("campfire.cli.regroup:main", "what blocks would keep of a network's weights"),
     "explain": ("campfire.cli.explain:main", "what a structure keeps, drawn"),
     "kernels": (

@@ -60,7 +60,7 @@ def _codings(keep: Keep, order: NDArray[np.integer] | None) -> Iterator[Coded]:
     for cell in _cells(units):
         cells = _cut(units, cell)
         living = np.asarray(cells.any(1))
-        book, pattern = _book(cells[living])
+        book, pattern = book_of(cells[living])
         if len(book) > PATTERNS:
             continue
         ids = {"pattern": pack_numbers(pattern, width_of(len(book)))} if len(book) > 1 else {}
@@ -87,8 +87,8 @@ def _cut(units: Keep, cell: Shape) -> Keep:
     return units.reshape(sizes).transpose(0, 2, 4, 6, 1, 3, 5, 7).reshape(-1, math.prod(cell))
 
 
-def _book(cells: Keep) -> tuple[Keep, NDArray[np.integer]]:
-    """The distinct rows, rising as binary numbers, and which of them each row is."""
+def book_of(cells: Keep) -> tuple[Keep, NDArray[np.integer]]:
+    """The distinct rows of bool [n, up to 64], rising as binary numbers, and which of them each row is."""
     size = cells.shape[1]
     if size <= 16:
         codes = cells @ (1 << np.arange(size - 1, -1, -1, dtype=np.int32))

@@ -74,8 +74,18 @@ def save(
     """
     path = Path(path)
     state = bare(model).state_dict() if isinstance(model, nn.Module) else dict(model)
+    return save_state(path, state, claims_of(model, state, pruner), values)
+
+
+def save_state(
+    path: Path,
+    state: Mapping[str, Tensor],
+    claims: Mapping[str, Claim],
+    values: Values | Mapping[str, Codes] | None = None,
+) -> Sizes:
+    """As `save`, of a dense state dict and what is known of its weights."""
     _require_tensors(state)
-    data, sizes = to_bytes(state, _claims(model, state, pruner, values))
+    data, sizes = to_bytes(state, claims if values is None else _written(claims, state, values))
     write_whole(path, data)
     return sizes
 
@@ -125,12 +135,15 @@ def _layer(name: str, weight: Tensor, claim: Claim) -> tuple[dict[str, Tensor], 
 # --- what is claimed -------------------------------------------------------------------------------------------------
 
 
-def _claims(
-    model: nn.Module | Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    pruner: Pruner | None,
-    values: Values | Mapping[str, Codes] | None,
+def claims_of(
+    model: nn.Module | Mapping[str, Tensor], state: Mapping[str, Tensor], pruner: Pruner | None = None
 ) -> dict[str, Claim]:
+    """What is known of a model's weights: by its compressed layers and its pruner; if by neither, by their zeros.
+
+    Raises:
+        UsageError: the pruner is of another model, or a dead weight is not zero.
+        CampfireError: a mask is not of the structure that its pruner claims.
+    """
     claims = {}
     if isinstance(model, nn.Module):
         for name, layer in bare(model).named_modules():
@@ -140,8 +153,7 @@ def _claims(
         claims |= {_key(name): Claim(mask, str(pruner.layers[name].structure)) for name, mask in pruner.masks.items()}
     for name, claim in claims.items():
         _require_true(name, state.get(name), claim)
-    found = claims or by_zeros(state)
-    return found if values is None else _written(found, state, values)
+    return claims or by_zeros(state)
 
 
 def _written(

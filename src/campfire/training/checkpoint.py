@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import nn
 
 from campfire.config import Config, from_tree, merge
 from campfire.errors import CheckpointError
+from campfire.files.dense import write_dense
 from campfire.files.filling import fill
 from campfire.files.foreign import read_any, weights
 from campfire.files.writing import replacing
@@ -58,12 +58,7 @@ def config_of(state: Mapping[str, Any], path: str | Path) -> Config:
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """The model's state dict as .safetensors, with the zeros, readable by whoever the umask lets."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # safetensors writes 0600
+    write_dense(path, model.state_dict())
 
 
 def rng_state() -> dict[str, Any]:
