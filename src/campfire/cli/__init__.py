@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
     "cost": ("campfire.cli.cost:main", "what a network costs: zeros, MACs, storage, memory references, energy"),
+    "export": ("campfire.cli.export:main", "a network as ONNX, torch.export, dense or packed weights"),
     "compress": ("campfire.cli.files:compress", "the survivors of a run, or of any checkpoint, as one packed file"),
     "decompress": ("campfire.cli.files:decompress", "a packed file as an ordinary dense state dict"),
     "import": ("campfire.cli.files:import_", "a checkpoint of another program, with its masks or zeros, as a packed file"),

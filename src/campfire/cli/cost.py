@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from campfire.cli.flags import KeyValues, Parser
+from campfire.cli.network_options import add_network_options
 from campfire.errors import UsageError
 
 
@@ -29,15 +30,7 @@ def parser() -> Parser:
     own.add_argument(
         "--at", type=float, metavar="TOP1", help="accuracy at which runs are compared (default: all reach it)"
     )
-    own.add_argument("--structure", default="dense", metavar="S", help="of a model by name (default: dense)")
-    own.add_argument(
-        "--sparsity", type=float, default=0.7, metavar="X", help="with --structure, --compare (default: 0.7)"
-    )
-    own.add_argument("--model", metavar="NAME", help="whose weights a file holds")
-    own.add_argument(
-        "--model-kwargs", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="of the model"
-    )
-    own.add_argument("--size", type=int, default=224, metavar="N", help="height and width of its images (default: 224)")
+    add_network_options(own)
     own.add_argument(
         "--images", type=int, default=4, metavar="N", help="whose activations are counted (default: 4; 0: none)"
     )
@@ -56,9 +49,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser().parse(argv)
     _settle(args)
     from campfire.cli import cost_subjects, cost_text
+    from campfire.cli.networks import network
 
     if args.compare is None:
-        found = cost_subjects.counted(cost_subjects.subject(args.names[0], args), args)
+        found = cost_subjects.counted(network(args.names[0], args), args)
         print(json.dumps(found) if args.json else cost_text.layers(found))
         return 0
     given = cost_subjects.structures_of(args) if args.compare else cost_subjects.runs(args)
