@@ -9,7 +9,7 @@ from campfire.testing import check_method
 ERA = Era(0, 4, 0.5, initial=0.5, by="step")
 RISING = Era(1, 3, 0.5, by="step")
 LIST = Steps(((1, 0.25), (3, 0.5)))
-STRUCTURES = ["fine", "ck", "tiles:rows=4,channels=2"]
+STRUCTURES = ["fine", "ck", "hrbp:rows=4,channels=2"]
 SCHEDULES = {
     "gradual": RISING, "zhu-gupta": RISING, "iterative": LIST, "lottery": LIST, "l1-filter": LIST, "prunetrain": RISING,
     "clicktrain": RISING,
@@ -36,7 +36,9 @@ def test_every_method_conforms(name: str) -> None:
     [
         ("rigl:itop=true", "window", ERA, {"every": 4}),
         ("rigl", "combined", RISING, {"allocation": "erk"}),
-        ("rigl", "hrbp:rows=4", ERA, {}),
+        ("rigl", "tiles:rows=4,channels=2", ERA, {}),
+        ("dsr:threshold=0.05", "hrbp++:rows=4", ERA, {"allocation": "erk"}),
+        ("deepr:hot=1,cold=0.1", "hrbp++:rows=4,taps=5", ERA, {}),
         ("rigl:regroup=false", "hrbp:rows=4", ERA, {}),
         ("set:itop=true", "2:4", Steps(((0, 0.5), (3, 0.5))), {}),
         ("dsr:threshold=0.1", "window:mode=mixed", ERA, {"allocation": {"body": 0.6, "point": 0.3}}),

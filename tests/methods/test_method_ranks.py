@@ -15,7 +15,7 @@ from campfire.methods import REGISTRY
 from campfire.testing.methods import STEPS, Trial
 
 WORLD = 2
-STRUCTURES = ("fine", "ck", "tiles:rows=4,channels=2")
+STRUCTURES = ("fine", "ck", "hrbp:rows=4,channels=2")
 ERA, RISING = Era(0, 4, 0.5, initial=0.5, by="step"), Era(1, 3, 0.5, by="step")
 SCHEDULES = {
     "prunetrain": RISING, "clicktrain": RISING, "gradual": RISING, "zhu-gupta": RISING,

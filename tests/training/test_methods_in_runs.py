@@ -74,6 +74,7 @@ def test_the_learning_rate_of_a_lottery_falls_in_every_round(tmp_path: Path) -> 
     [
         ({"method": "rigl", "schedule": "oneshot"}, "no time between them"),
         ({"method": "snip", "schedule": "era"}, "prunes once"),
+        ({"method": "snip", "schedule": "era", "epochs": 3}, "prunes once"),
         ({"method": "prunetrain", "structure": "ck"}, "use structure 'filter'"),
         ({"method": "rigl", "structure": "inter-epoch", "epochs": 6}, "does not go with --method rigl"),
         ({"method": "grasp", "compile": True}, "grasp needs second derivatives, and compiled models have none"),

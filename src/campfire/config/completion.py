@@ -67,7 +67,7 @@ def _pruning(pruning: Pruning, epochs: int) -> dict[str, Any]:
     schedule = pruning.schedule or ("steps" if pruning.steps is not None else usual.schedule)
     by = pruning.era_by or usual.by or ("step" if epochs == 1 and pruning.structure != "inter-epoch" else "epoch")
     start, length = _to_three_quarters(pruning, epochs, usual.first) if usual.early else _era(pruning, epochs, by)
-    if schedule == "era":
+    if schedule == "era" and usual.schedule != "oneshot":  # a method that prunes at once refuses it anyway
         _check_end(start, length, epochs, by)
     return {
         "schedule": schedule,

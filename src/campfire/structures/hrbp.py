@@ -61,7 +61,7 @@ class HRBP(Structure):
             reasons.append(f"its outputs read {groups} different groups of inputs, which no block can join")
         if shape[0] < self.rows or shape[1] < self.channels:
             box = f"{self.rows} outputs x {self.channels} inputs"
-            reasons.append(f"{shape[0]} x {shape[1]} is smaller than a block of {box}")
+            reasons.append(f"{shape[0]} x {shape[1]} is smaller than a block of {box}; smaller blocks fit it")
         return reasons
 
     def remarks(self, shape: Shape, sparsity: float) -> list[str]:

@@ -17,7 +17,7 @@ from campfire.schedules import Era, OneShot, Schedule, Steps
 from campfire.structures.base import Structure
 from campfire.testing.saying import Say
 
-METHOD_STRUCTURES = ("fine", "ck", "tiles:rows=4,channels=2", "window", "filter")
+METHOD_STRUCTURES = ("fine", "ck", "tiles:rows=4,channels=2", "hrbp:rows=4,channels=2", "window", "filter")
 PACE, STEPS, BATCHES = 3, 18, 2  # optimizer steps in an epoch, in a run, and batches in a step
 SKIPPED = (0, 7)  # attempts at a step that meet an infinity
 SPARSITY = 0.5
