@@ -1,5 +1,6 @@
 """The race of plans: every one runs as planned, in turns, and leaves no trace."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from campfire import tune_
 from campfire.compress import race as racing
+from campfire.compress.originals import Originals
 from campfire.compress.race import race
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
@@ -28,8 +30,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, object]:
         layer = self.body[0]
-        assert isinstance(layer, SparseLayer)
-        self.ran.append((str(layer.choice()), self.training, torch.is_grad_enabled(), entrances(self)))
+        what = str(layer.choice()) if isinstance(layer, SparseLayer) else type(layer).__name__
+        self.ran.append((what, self.training, torch.is_grad_enabled(), entrances(self)))
         return {"logits": [self.drop(self.norm(self.body(x)))], "count": 3}
 
 
@@ -51,9 +53,10 @@ def test_plans_take_turns_and_leave_no_trace(monkeypatch: pytest.MonkeyPatch, tr
         lambda runs, rounds: {n: [run() or turns.append(n) or 2.0 + len(n)] for n, run in runs.items()},
     )
     model.ran.clear()
-    assert race(model, images(), training, {"a": plan, "dense": dense}) == {"a": 7 / 3, "dense": 1.0}
-    assert turns == ["a", "dense"]
-    choices = [str(p.layers[0].choice) for p in (dense, plan, dense)]
+    assert race(model, images(), training, {"a": plan, "dense": dense}) == {"a": 10 / 3, "dense": 10 / 7}
+    assert turns == ["original", "a", "dense"]
+    choices = ["Conv2d", "Conv2d", *(str(p.layers[0].choice) for p in (plan, dense))]
+    assert isinstance(model.body[0], SparseConv2d)
     assert model.ran == [(choice, training, training, {"body": "nhwc"}) for choice in choices]
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
@@ -68,10 +71,26 @@ def test_entrances_change_with_the_plan(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(racing, "interleaved", lambda runs, rounds: {n: [run() or 1.0] for n, run in runs.items()})
     model.ran.clear()
     race(model, images(), True, {"dense": dense, "in": entering})
-    assert [ran[-1] for ran in model.ran] == [{}, {}, {"body": "nhwc"}]
+    assert [ran[-1] for ran in model.ran] == [{}, {}, {}, {"body": "nhwc"}]
 
 
 def test_models_that_do_not_run_by_themselves_are_not_timed() -> None:
     model = Net()
     dense = tune_(model, images(), by="off")
     assert race(model, torch.zeros(2, 3), True, {"dense": dense}) is None
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_dense_model_computes_the_same_and_comes_and_goes(alone: bool) -> None:
+    layer = Net().body[0]
+    assert isinstance(layer, SparseConv2d)
+    model = layer if alone else nn.ModuleDict({"one": layer, "other": nn.Sequential(layer, nn.ReLU())})
+    weight, before = layer.value.detach().clone(), list(model.named_modules())
+    expected = layer(images())
+    with contextlib.suppress(ZeroDivisionError), Originals(model).in_place() as dense:
+        for module in [dense] if alone else [dense["one"], dense["other"][0]]:
+            assert type(module) is nn.Conv2d
+            torch.testing.assert_close(module(images()), expected)
+        raise ZeroDivisionError  # what fails inside leaves nothing behind
+    assert list(model.named_modules()) == before
+    assert torch.equal(layer.value, weight)

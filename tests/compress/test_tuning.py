@@ -321,15 +321,16 @@ def test_modules_that_run_twice_are_no_entrances(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("ratios", "expected"),
+    ("ratios", "expected", "told"),
     [
-        ({"mixed": 1.5, "nhwc": 1.2, "dense": 1.0}, ["chwn", "chwn"]),
-        ({"mixed": 1.1, "nhwc": 1.2, "dense": 1.0}, ["nhwc", "nhwc"]),
-        ({"mixed": 0.9, "nhwc": 1.01, "dense": 1.0}, ["dense", "dense"]),
+        ({"mixed": 1.5, "nhwc": 1.2, "dense": 1.0}, ["chwn", "chwn"], "1.50 x dense"),
+        ({"mixed": 1.1, "nhwc": 1.2, "dense": 1.0}, ["nhwc", "nhwc"], "1.20 x dense"),
+        ({"mixed": 0.9, "nhwc": 1.01, "dense": 1.0}, ["dense", "dense"], "1.00 x dense, with kernels 1.01, so there"),
+        ({"mixed": 0.97, "nhwc": 0.9, "dense": 0.93}, ["chwn", "chwn"], "0.97 x dense: in float32 compression saves"),
     ],
 )
 def test_the_whole_model_has_the_last_word(
-    monkeypatch: pytest.MonkeyPatch, ratios: dict[str, float], expected: list[str]
+    monkeypatch: pytest.MonkeyPatch, ratios: dict[str, float], expected: list[str], told: str
 ) -> None:
     clock(monkeypatch, move=0.05, far=10.0, near=2.0)
     given: list[list[str]] = []
@@ -339,10 +340,21 @@ def test_the_whole_model_has_the_last_word(
     assert given == [["mixed", "nhwc", "dense"]]
     assert ["dense" if layer.choice.dense else layer.format for layer in plan.layers] == expected
     assert [model[i].choice() for i in (0, 3)] == [layer.choice for layer in plan.layers]
-    assert plan.whole == max(r for name, r in ratios.items() if name != "dense")
-    assert f"whole model measured {plan.whole:.2f} x" in str(plan)
+    assert f"the whole model measured {told}" in str(plan)
+    assert ("saves memory" in str(plan)) == (not plan.pays)
     assert (type(model[1]) is BatchNorm2d) == (expected[0] == "chwn")
     assert Plan.from_dict(plan.to_dict()) == plan
+    old = {key: value for key, value in plan.to_dict().items() if key != "refused"}
+    assert Plan.from_dict(old).whole == plan.whole
+
+
+def test_a_model_without_kernels_is_timed_beside_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, far=0.5, near=0.5)
+    monkeypatch.setattr(tuning, "race", lambda *_: {"dense": 0.9})
+    with torch.autocast("cpu", torch.bfloat16):
+        plan = tune_(chain(8, 4), images())
+    assert (plan.whole, plan.refused, plan.pays) == (0.9, None, False)
+    assert "0.90 x dense: in bfloat16 compression saves memory here, and no time" in plan.summary()
 
 
 def test_layers_left_dense_for_the_whole_model_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ from torch import Tensor
 from training_runs import SMALL, assert_equal_runs, records, small
 
 import campfire
-from campfire.compress import tuning
+from campfire.compress import LayerReport, Plan, Report, tuning
 from campfire.errors import CheckpointError, UsageError
 from campfire.kernels import KERNELS, Conv, Kernel
 from campfire.kernels.reference import Dense
 from campfire.kernels.times import Case, Times
 from campfire.nn import SparseConv2d
 from campfire.packed import LAYOUTS, Packed
-from campfire.training import checkpoint
+from campfire.training import checkpoint, compressing
 from campfire.training.build import build
 from campfire.training.loop import Training
 
@@ -176,3 +176,16 @@ class Doubled(Dense):
 def test_what_cannot_be_compressed(flags: dict, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         build(small(compress=True, **flags))
+
+
+def test_a_run_says_when_compression_brings_no_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = build(small(compress=True, structure="ck"))
+    monkeypatch.setattr(compressing, "compress_", lambda *_: Report([LayerReport("a", (1, 1, 1, 1), 1, 1, "csr")]))
+    for whole, told in ((None, False), (1.0, False), (0.9, True)):
+        monkeypatch.setattr(compressing, "tune_", lambda *_, whole=whole, **__: Plan(whole=whole))
+        caplog.clear()
+        with caplog.at_level("INFO", logger="campfire"):
+            assert compressing.compress(parts) == Plan(whole=whole).to_dict()
+        assert ("trains at 0.90 of its dense speed" in caplog.text) == told

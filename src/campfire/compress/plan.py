@@ -14,6 +14,8 @@ from campfire.nn import keep_formats_
 from campfire.nn.base import SparseLayer
 from campfire.nn.entrances import open_
 
+GAIN = 1.02  # what is less between two whole models is no difference
+
 
 @dataclass(frozen=True)
 class PassPlan:
@@ -56,7 +58,8 @@ class Plan:
     ms: float = 0.0
     forced: dict[str, str] = field(default_factory=dict)  # layers that were made with a kernel, and keep it
     entrances: dict[str, str] = field(default_factory=dict)  # modules whose input is turned to a memory format
-    whole: float | None = None  # times faster than all dense: the whole model with kernels, where that was timed
+    whole: float | None = None  # times faster than the dense model it stands for: the whole model, where that was timed
+    refused: float | None = None  # the same with kernels, where there are none because they did not gain
 
     @property
     def formats(self) -> set[str]:
@@ -122,14 +125,21 @@ class Plan:
             f"{len(self.layers) - dense} of {len(self.layers)} sparse layers run on kernels of their own, "
             f"{dense} dense; {'measured' if self.measured else 'predicted'} {self.ms:.2f} ms "
             f"{'a training step' if self.training else 'a forward pass'}, all dense {self.dense_ms:.2f} ms"
-            f"{self._told_whole(dense)}"
+            f"{self._told_whole()}"
         )
 
-    def _told_whole(self, dense: int) -> str:
+    @property
+    def pays(self) -> bool:
+        """Whether the whole model, where it was timed, is not slower than the dense one."""
+        return self.whole is None or self.whole >= 1 / GAIN
+
+    def _told_whole(self) -> str:
         if self.whole is None:
             return ""
-        with_them = " with kernels, so there are none" if dense == len(self.layers) else ""
-        return f"; the whole model measured {self.whole:.2f} x all dense{with_them}"
+        refused = "" if self.refused is None else f", with kernels {self.refused:.2f}, so there are none"
+        dtypes = " and ".join(sorted({layer.dtype for layer in self.layers}))
+        slower = f": in {dtypes} compression saves memory here, and no time (decompress_ gives the dense model back)"
+        return f"; the whole model measured {self.whole:.2f} x dense{refused}{'' if self.pays else slower}"
 
 
 def _require(planned: LayerPlan, found: SparseLayer | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from campfire.compress.originals import Originals
 from campfire.compress.plan import Plan
 from campfire.compress.recording import Example, buffers_kept, generators_kept, modes_kept
 from campfire.kernels.interleaving import interleaved, ratio
@@ -15,34 +16,41 @@ from campfire.nn.entrances import Entrance
 
 Race = Callable[[nn.Module, Example, bool, Mapping[str, Plan]], dict[str, float] | None]
 ROUNDS = 5
+ORIGINAL = "original"  # the dense model, with ordinary layers
 
 
 def race(model: nn.Module, x: Example, training: bool, plans: Mapping[str, Plan]) -> dict[str, float] | None:
-    """How many times faster than under the plan called ``dense`` the whole model is under each, by medians over rounds.
+    """How many times faster the whole model is under each plan than the dense model it stands for, by medians over rounds.
 
-    A forward pass in evaluation mode, or forward and backward of the sum of what comes out. Modes, buffers, gradients
-    and random generators come back as they were; the model is left under the last plan.
+    A forward pass in evaluation mode, or forward and backward of the sum of what comes out. The dense model has ordinary
+    layers in the places of sparse ones: no weight is unpacked in it. Modes, buffers, gradients and random generators come
+    back as they were; the model is left under the last plan.
 
     Returns:
         None where the model does not run so by itself, as one that wants labels in training.
     """
     states = {name: _state(model, plan) for name, plan in plans.items()}
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    originals = Originals(model)
 
     def run(name: str) -> Callable[[], None]:
         def once() -> None:
             _restore(states[name])
-            _pass(model, x, parameters if training else [])
+            _pass(model, x, training)
 
         return once
 
+    def dense() -> None:
+        _restore(states["dense"])  # which has no entrances
+        with originals.in_place() as original:
+            _pass(original, x, training)
+
     with _as_it_was(model, training):
         try:
-            run("dense")()
+            dense()
         except (RuntimeError, TypeError, ValueError):
             return None
-        times = interleaved({name: run(name) for name in plans}, ROUNDS)
-    return {name: ratio(times, "dense", name) for name in plans}
+        times = interleaved({ORIGINAL: dense, **{name: run(name) for name in plans}}, ROUNDS)
+    return {name: ratio(times, ORIGINAL, name) for name in plans}
 
 
 @contextlib.contextmanager
@@ -53,9 +61,9 @@ def _as_it_was(model: nn.Module, training: bool) -> Iterator[None]:
         yield
 
 
-def _pass(model: nn.Module, x: Example, parameters: list[nn.Parameter]) -> None:
+def _pass(model: nn.Module, x: Example, training: bool) -> None:
     y = model(*x) if isinstance(x, tuple) else model(x)
-    if parameters:
+    if training and (parameters := [p for p in model.parameters() if p.requires_grad]):
         outputs = [t.float().sum() for t in _tensors(y) if t.requires_grad]
         torch.autograd.grad(outputs, parameters, allow_unused=True)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from campfire.compress.places import require_unwrapped
-from campfire.compress.plan import LayerPlan, PassPlan, Plan
+from campfire.compress.plan import GAIN, LayerPlan, PassPlan, Plan
 from campfire.compress.race import race
 from campfire.compress.recording import Example, Visit, record
 from campfire.errors import UnknownName, UsageError
@@ -19,8 +19,6 @@ from campfire.kernels.times import Case, Clock, Times
 from campfire.nn import SparseConv2d, library_layers_
 from campfire.nn.base import SparseLayer
 from campfire.nn.formats import keeps_formats
-
-GAIN = 1.02  # how many times faster the whole model must be with kernels than all dense
 
 CLOCKS: dict[str, tuple[Clock, Converting]] = {
     "measure": (stopwatch.measure, stopwatch.converting),
@@ -34,7 +32,8 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
     The model is run once on ``x``, in evaluation mode, and comes back as it was; every distinct layer is then timed by
     itself on random tensors, once on a machine (timings are kept in the cache folder). A kernel takes a pass from the
     dense library only where it is at least 1.10 times faster; then the whole model runs in turns with and without
-    them, and all is left dense where it does not gain. Activations change their memory format between layers
+    them, and all is left dense where it does not gain. The plan says how fast the whole model is beside the dense one it
+    stands for (`Plan.whole`), whose weights need no unpacking. Activations change their memory format between layers
     where that pays with its conversions; batch normalisation and max-pooling are then exchanged for layers that keep
     the format (`campfire.nn.keep_formats_`).
 
@@ -67,7 +66,7 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
         raise UsageError("nothing that this model runs is compressed; compress_ it first")
     plans = _plans(nodes, by, training)
     plan = next(iter(plans.values()))
-    if by == "measure" and len(plans) > 1:
+    if by == "measure":
         keeps = keeps_formats(model)
         plan = _fastest(plans, race(model, x, training, plans))
         if not keeps and "chwn" not in plan.formats:
@@ -81,8 +80,10 @@ def _fastest(plans: dict[str, Plan], ratios: dict[str, float] | None) -> Plan:
     if ratios is None:
         return next(iter(plans.values()))
     others = {name: ratio for name, ratio in ratios.items() if name != "dense"}
-    best = max(others, key=others.__getitem__)
-    return replace(plans[best if others[best] >= GAIN else "dense"], whole=others[best])
+    best = max(others, key=others.__getitem__, default="dense")
+    chosen = best if ratios[best] >= GAIN * ratios["dense"] else "dense"
+    refused = ratios[best] if best != chosen else None
+    return replace(plans[chosen], whole=ratios[chosen], refused=refused)
 
 
 @dataclass

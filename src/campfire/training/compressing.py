@@ -30,6 +30,10 @@ def compress(parts: Parts, plan: Mapping[str, Any] | None = None) -> dict[str, A
     with autocast(parts.config.compute, parts.device):
         found = tune_(parts.model, _batch(parts), by=parts.config.pruning.dispatch)
     log.info("%s", found)
+    if not found.pays:
+        log.warning(
+            "warning: compressed, this model trains at %.2f of its dense speed; leave --compress out", found.whole
+        )
     return found.to_dict()
 
 
