@@ -56,26 +56,27 @@ class _Term(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, *outside: Tensor) -> Tensor:
         squares = weight.float().square()
-        total, factors = squares.new_zeros(()), []
-        for mask in outside:
-            whole = mask.shape[2:] == (1, 1)
-            held = mask * _kernels(squares) if whole else _kernels(squares * mask)
-            norm = held.add_(EPS).sqrt_()
+        eps, total, saved = squares.new_full((), EPS), squares.new_zeros(()), []
+        for mask in sorted(outside, key=Tensor.numel):  # the largest one last: it may write over the squares
+            if mask.shape[2:] == (1, 1):
+                norm = torch.addcmul(eps, mask, _kernels(squares)).sqrt_()
+            else:
+                norm = _kernels(squares.mul_(mask)).add_(EPS).sqrt_()
             total = total + norm.sum()
-            factors.append(mask / norm)
-        ctx.save_for_backward(weight, *factors)
+            saved += [mask, norm.reciprocal_()]
+        ctx.save_for_backward(weight, *saved)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        weight, *factors = ctx.saved_tensors
-        slope = factors[0] * grads[0]
-        for other in factors[1:]:
-            slope = slope + other * grads[0]
-        return (slope * weight).to(weight.dtype), *(None for _ in factors)
+        weight, *saved = ctx.saved_tensors
+        slope = grads[0].float() * 0
+        for mask, inverse in zip(saved[::2], saved[1::2], strict=True):
+            slope = torch.addcmul(slope, mask, inverse * grads[0])
+        return (slope * weight).to(weight.dtype), *(None for _ in saved[::2])
 
 
 def _kernels(x: Tensor) -> Tensor:
     """The sum over each kernel, [K, C, 1, 1]."""
-    return x.sum((2, 3), keepdim=True)
+    return x.sum((2, 3), keepdim=True) if x.shape[2:] != (1, 1) else x
