@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from campfire.cli import main
+from campfire.models import create
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,6 +36,11 @@ def images(folder: pathlib.Path) -> None:
             (folder / split / c).mkdir(parents=True)
             for i in range(8):
                 Image.new("RGB", (32, 32), (color, 10 * i, color)).save(folder / split / c / f"{i}.png")
+
+
+def theirs(file: str) -> None:
+    """A checkpoint of another program."""
+    torch.save(create("resnet8", num_classes=10).state_dict(), file)
 
 
 def run(line: str) -> None:
@@ -75,6 +82,7 @@ def test_commands(text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     images(tmp_path / "FOLDER")
     images(tmp_path / "CIFAR10")
     (tmp_path / "run.yaml").write_text("data: {source: digits}\n")
+    theirs("theirs.pt")
     for a_run in ("runs/a", "runs/b"):
         if a_run in text:
             assert main(["train", "synthetic", "--output", a_run, *SMALL]) == 0
@@ -84,9 +92,13 @@ def test_commands(text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.stem)
-def test_python(page: pathlib.Path) -> None:
-    """The blocks of a page are one program."""
+def test_python(page: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page are one program, after the commands that write what it reads."""
+    monkeypatch.chdir(tmp_path)
     program = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    if "blocks.pt" in program:
+        theirs("theirs.pt")
+        assert main(["regroup", "theirs.pt", "--block", "16x1", "--sparsity", "0.8", "--output", "blocks.pt"]) == 0
     exec(compile(program, page.name, "exec"), {"__name__": page.stem})
 
 
