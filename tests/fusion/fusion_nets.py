@@ -1,16 +1,39 @@
 """Networks in every shape that fusion has to understand; sparse ones have 16-row tiles, served natively where they can."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from campfire import fuse
 from campfire.kernels.choice import Choice
 from campfire.mask import Mask, view4
 from campfire.nn import SparseConv2d, SparseLinear
 
 CHANNELS = 16
+
+
+def images(batch: int = 2, channels: int = CHANNELS, side: int = 6) -> Tensor:
+    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def assert_same(model: nn.Module, x: Tensor, error: float = 8) -> nn.Module:
+    """Both in eval mode, to a multiple of what rounding does to the model itself."""
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    fused = fuse(model)
+    assert modes == [m.training for m in model.modules()]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    reference = copy.deepcopy(model).eval()
+    with torch.inference_mode():
+        plain, exact, ours = reference(x.clone()), reference.double()(x.double()), fused(x.clone())
+    scale = float(exact.abs().max())
+    allowed = error * float((plain - exact).abs().max()) + 1e-6 * scale
+    assert float((ours - exact).abs().max()) <= allowed
+    assert torch.equal(fused(x.clone()), ours)  # with gradients enabled
+    return fused
 
 
 def sparse_(model: nn.Module) -> nn.Module:
@@ -29,7 +52,11 @@ def sparse_layer(dense: nn.Conv2d | nn.Linear) -> SparseConv2d | SparseLinear:
     keep[:, 0] = True
     keep = (keep.repeat_interleave(16, 0) if whole else keep).expand(shape).clone()
     kind = SparseConv2d if isinstance(dense, nn.Conv2d) else SparseLinear
-    sparse = kind.of(dense, Mask(keep), "unit" if whole else "csr", kernel="reference")  # pyright: ignore
+    return by_blocks(kind.of(dense, Mask(keep), "unit" if whole else "csr", kernel="reference"))  # pyright: ignore
+
+
+def by_blocks(sparse: SparseConv2d | SparseLinear) -> SparseConv2d | SparseLinear:
+    """Served natively where it can be."""
     if not Choice.of("blocks").why_not(sparse.packed, sparse.conv, torch.float32, sparse.value.device):
         sparse.kernel = "blocks"
         sparse._prepare()

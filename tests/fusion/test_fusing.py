@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from fusion_nets import CHANNELS, RUNS, Net, sparse_, sparse_layer, stir_
+from fusion_nets import CHANNELS, RUNS, Net, assert_same, images, sparse_, sparse_layer, stir_
 from torch import Tensor, nn
 
 from campfire import fuse, models
@@ -15,27 +15,6 @@ from campfire.mask import Mask
 from campfire.models.resnet import Bottleneck, ResNet
 from campfire.nn import SparseConv2d, keep_formats_
 from campfire.nn.base import SparseLayer
-
-
-def images(batch: int = 2, channels: int = CHANNELS, side: int = 6) -> Tensor:
-    return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def assert_same(model: nn.Module, x: Tensor, error: float = 8) -> nn.Module:
-    """Both in eval mode, to a multiple of what rounding does to the model itself."""
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    modes = [m.training for m in model.modules()]
-    fused = fuse(model)
-    assert modes == [m.training for m in model.modules()]
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    reference = copy.deepcopy(model).eval()
-    with torch.inference_mode():
-        plain, exact, ours = reference(x.clone()), reference.double()(x.double()), fused(x.clone())
-    scale = float(exact.abs().max())
-    allowed = error * float((plain - exact).abs().max()) + 1e-6 * scale
-    assert float((ours - exact).abs().max()) <= allowed
-    assert torch.equal(fused(x.clone()), ours)  # with gradients enabled
-    return fused
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
+from campfire.fusion.absorbing import Absorption
 from campfire.fusion.effects import is_plain
 from campfire.fusion.rewriting import Rewriting
 from campfire.fusion.tracing import trace
@@ -36,13 +37,24 @@ class FusionReport:
     relus: list[str] = field(default_factory=list)  # sparse layers that end with a ReLU
     dense: list[str] = field(default_factory=list)  # sparse layers that were dense for the kernels chosen
     opaque: dict[str, str] = field(default_factory=dict)  # modules that run as they are -> why they cannot be traced
+    absorbed: dict[str, str] = field(
+        default_factory=dict
+    )  # regrouped layers whose outputs stay as they lie -> their readers
+    restored: dict[str, str] = field(default_factory=dict)  # regrouped layers that put their outputs in order -> why
 
     def __str__(self) -> str:
         dense = f"; dense: {_count(self.dense, 'sparse layer')}" if self.dense else ""
         left = f", {len(self.kept)} left ({_reasons(self.kept)})" if self.kept else ""
         opaque = f"; not traced: {_reasons(self.opaque)}" if self.opaque else ""
         folded = _count(self.folded, "batch normalisation")
-        return f"{folded} folded{left}; in sparse layers: {_count(self.sums, 'sum')}, {_count(self.relus, 'ReLU')}{dense}{opaque}"
+        inside = f"{_count(self.sums, 'sum')}, {_count(self.relus, 'ReLU')}"
+        return f"{folded} folded{left}; in sparse layers: {inside}{self._orders()}{dense}{opaque}"
+
+    def _orders(self) -> str:
+        if not self.absorbed and not self.restored:
+            return ""
+        restored = f", {len(self.restored)} restored ({_reasons(self.restored)})" if self.restored else ""
+        return f"; in their readers: {_count(self.absorbed, 'order')} of outputs{restored}"
 
 
 def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
@@ -50,7 +62,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
 
     Every batch normalisation behind a convolution or linear layer, dense or sparse, whose result nobody else reads is
     folded into weights (or packed values) and bias; sums with a residual and ReLUs that follow a sparse layer become part
-    of its kernel. All this is decided from the modules that the forward pass calls, so subclasses, hooks and functional
+    of its kernel. Outputs that were regrouped stay as they lie where only convolutions read them, whose inputs are numbered
+    anew; where sums join several orders, one of them stays. All this is decided from the modules that the forward pass calls, so subclasses, hooks and functional
     batch normalisation stay as they are; a part whose steps depend on its input runs unchanged. ``report`` says what
     was done. Kernels stay those that were chosen for the original, which is not changed (so `tune_` it before); layers that
     were left to the dense library become ordinary ones.
@@ -77,9 +90,15 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     _share_kernels(model, twin)
     dense = _to_dense_(twin, dtype)
     graph, opaque = trace(twin)
-    done = Rewriting(graph, dict(twin.named_modules(remove_duplicate=False)), list(opaque))
+    modules = dict(twin.named_modules(remove_duplicate=False))
+    done = Rewriting(graph, modules, list(opaque))
+    orders = Absorption(graph, modules, done.why_not_own, dtype)
+    for name in orders.changed:
+        twin.set_submodule(name, modules[name])
     fused = fx.GraphModule(twin, graph, type(model).__name__).eval()
-    fused.report = FusionReport(done.folded, done.kept, done.sums, done.relus, dense, opaque)  # pyright: ignore
+    fused.report = FusionReport(
+        done.folded, done.kept, done.sums, done.relus, dense, opaque, orders.absorbed, orders.restored
+    )  # pyright: ignore
     fused.meta[_KEPT_BY_COPIES] = {"report": fused.report}
     return fused if dtype is None else fused.to(dtype)
 

@@ -57,9 +57,14 @@ class Rewriting:
 
     def _why_not_alone(self, node: fx.Node, layer: nn.Module, norm: nn.Module) -> list[str]:
         """Who else sees the layer's result or its weights."""
-        reasons = [] if is_plain(layer) and is_plain(norm) else ["there are hooks"]
+        reasons = [] if is_plain(norm) else ["there are hooks"]
         if len(node.users) > 1:
             reasons.append(f"{node.target} is read by others too")
+        return [*reasons, *self.why_not_own(node, layer)]
+
+    def why_not_own(self, node: fx.Node, layer: nn.Module) -> list[str]:
+        """Reasons why the layer that a node calls cannot be changed for its sake; [] when it can."""
+        reasons = [] if is_plain(layer) else ["there are hooks"]
         if self._calls[id(layer)] > 1:
             reasons.append(f"{node.target} is called more than once")
         if any(name.rpartition(".")[0] == node.target for name in self._read):
