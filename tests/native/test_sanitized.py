@@ -14,6 +14,7 @@ TESTS = {  # block and lane kernels are unrolled so far that the second sanitize
     HERE / "test_native_masks.py": "address,undefined",
     HERE.parent / "kernels" / "test_blocks.py": "address",
     HERE.parent / "kernels" / "test_blocks_bf16.py": "address",
+    HERE.parent / "kernels" / "test_blocks_amx.py": "address",  # tiles emulated
     HERE.parent / "kernels" / "test_lanes.py": "address",
     HERE.parent / "kernels" / "test_formats.py": "address,undefined",
     HERE.parent / "nn" / "test_batchnorm.py": "address,undefined",

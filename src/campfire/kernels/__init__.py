@@ -9,7 +9,8 @@ from campfire.packed import Packed
 
 __all__ = ["KERNELS", "Conv", "Kernel", "Prepared", "serving"]
 
-for _name in ("reference", "compact", "lanes", "codegen", "blocks", "blocks_bf16"):  # the last that can serve, serves
+_NAMES = ("reference", "compact", "lanes", "codegen", "blocks", "blocks_bf16", "blocks_amx")
+for _name in _NAMES:  # the last that can serve, serves
     importlib.import_module(f"{__name__}.{_name}")
 
 

@@ -19,6 +19,7 @@ STRIP = 65536  # pairs of padded input that a thread works on at a time: a quart
 APART = 16  # pairs between the pixels of a copy: powers of two would share a few sets of the first cache
 CACHE = 131072  # floats that the strip of d_input's narrow blocks may take: half a second cache
 BATCH = 65536  # pairs of pixels x channels that the gradient of the values interleaves at a time
+SHARED = {"bf16_pairs": "bf16_conv", "bf16_turned": "bf16_conv"}  # functions, and the library they are in
 
 
 class BlocksBf16(Kernel):
@@ -43,17 +44,17 @@ class BlocksBf16(Kernel):
             reasons.append(f"dilation and groups are 1; got {conv.dilation} and {conv.groups}")
         if dtype != torch.bfloat16 or device.type != "cpu":
             reasons.append(f"it computes in bfloat16 on a CPU; got {dtype} on {device.type}")
-        return reasons or _why_no_code()
+        return reasons or self.why_no_code()
+
+    def why_no_code(self) -> list[str]:
+        """Reasons why this machine cannot run it; [] when it can."""
+        library = native.library("blocks_bf16_conv")
+        if library is None:
+            return ["native code is off, or no compiler was found"]
+        return [] if library.campfire_blocks_bf16_built() else ["it needs AVX512-BF16, of the CPU and of the compiler"]
 
     def prepare(self, packed: Packed, conv: Conv) -> "Bf16Passes":
         return Bf16Passes(packed, conv)
-
-
-def _why_no_code() -> list[str]:
-    library = native.library("blocks_bf16_conv")
-    if library is None:
-        return ["native code is off, or no compiler was found"]
-    return [] if library.campfire_blocks_bf16_built() else ["it needs AVX512-BF16, of the CPU and of the compiler"]
 
 
 class Bf16Passes(Prepared):
@@ -61,6 +62,7 @@ class Bf16Passes(Prepared):
 
     def __init__(self, packed: Packed, conv: Conv):
         self.conv, self.tiles = conv, Tiles.of(packed)
+        self.rows = self.tiles.tile[0]  # outputs of a row group
         self.pairs, self.columns, self.sets = Pairs.of(self.tiles), Columns.of(self.tiles), Sets.of(self.tiles)
         self.phases = Phases.of(conv, self.tiles.shape[2:])  # pyright: ignore[reportArgumentType]
         self.value_shape = LAYOUTS[packed.layout].value_shape(packed)
@@ -70,34 +72,35 @@ class Bf16Passes(Prepared):
         self.back = None if self.order is None else self.order.argsort().to(torch.int32)
         self._dense = Dense(packed, conv)
         self._flat = self.tiles.shape[2:] == (1, 1) and conv.stride == 1 and conv.padding == 0
-        self._offsets: dict[tuple[int, int], Tensor] = {}
-        self._reads: dict[tuple[int, int, int], _Reads] = {}
+        self._offsets: dict[tuple[int, int], Reads] = {}
+        self._reads: dict[tuple[int, int, int], Reads] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         if x.dtype != torch.bfloat16 or value.dtype != torch.bfloat16:
             return self._dense.forward(x, value, bias, residual, relu)
-        (stride, padding), shape, threads = (self.conv.stride, self.conv.padding), self.tiles.shape, _threads()
-        x, y, pairs = _nhwc(x), _empty(self.conv.output(tuple(x.shape), shape), x), x.shape[1] // 2
+        (stride, padding), shape = (self.conv.stride, self.conv.padding), self.tiles.shape
+        x, y, pairs = nhwc(x), _empty(self.conv.output(tuple(x.shape), shape), x), x.shape[1] // 2
         padded = x.shape[3] + 2 * padding
         pixel = pairs + APART if padding or (self._flat and pairs % 1024 == 0) else 0
         if (key := (padded, pixel)) not in self._offsets:
-            self._offsets[key] = self.pairs.offsets(shape[3], padded, pixel or pairs)
-        at, weight = self._offsets[key], torch.empty(value.numel(), dtype=value.dtype)
-        _call("pairs", weight, value.contiguous(), self.pairs.source, len(at), self.tiles.tile[0], threads)
+            at, source = self.pairs.offsets(shape[3], padded, pixel or pairs), self.pairs.source
+            self._offsets[key] = self.reads(self.pairs.start, at, source, 16)
+        reads, weight = self._offsets[key], torch.empty(value.numel(), dtype=value.dtype)
+        k, apart = self.rows, self.tiles.tile[0]
+        call("bf16_pairs", weight, value.contiguous(), reads.source, len(reads.source), k, apart, _threads())
         if bias is not None:
             bias = (bias if self.order is None else bias[self.order]).float()
-        residual = None if residual is None else _nhwc(residual.to(x.dtype))
+        residual = None if residual is None else nhwc(residual.to(x.dtype))
         sizes = _sizes(x, y, tuple(y.shape[2:]), (1, 0, 0), (stride, padding, shape[2]))
-        _call("conv", sizes, x, self.pairs.start, at, weight, self.tiles.tile[0], None, self.back, bias, residual,
-              int(relu), y, padded, pixel, STRIP)  # fmt: skip
+        self.convolve(reads, sizes, x, weight, k, None, self.back, bias, residual, int(relu), y, padded, pixel, STRIP)
         return y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         if dy.dtype != torch.bfloat16 or value.dtype != torch.bfloat16:
             return self._dense.d_input(dy, value, size)
-        dy, value, dx, stride = _nhwc(dy), value.contiguous(), _empty(size, dy), self.conv.stride
+        dy, value, dx, stride = nhwc(dy), value.contiguous(), _empty(size, dy), self.conv.stride
         low, high = self.phases.low, self.phases.high
         for number, phase in enumerate(self.phases.phases):
             rows, wide = (-(-(n - p) // stride) for n, p in ((size[2], phase.h), (size[3], phase.w)))
@@ -120,11 +123,10 @@ class Bf16Passes(Prepared):
         padded = dy.shape[3] if direct else part[1] + reach
         if (key := (number, padded, pixel)) not in self._reads:
             self._reads[key] = self._read(number, padded, pixel or pairs)
-        reads, k, lanes = self._reads[key], self.tiles.tile[0], self.columns.lanes
+        reads, k, lanes = self._reads[key], self.rows, self.columns.lanes
         weight = torch.empty(reads.source.numel() * k, dtype=value.dtype)
-        _call("turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
-        _call("conv", sizes, dy, reads.start, reads.at, weight, lanes, self.order, None, None, None, 0, dx, padded,
-              pixel, STRIP)  # fmt: skip
+        call("bf16_turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
+        self.convolve(reads, sizes, dy, weight, lanes, self.order, None, None, None, 0, dx, padded, pixel, STRIP)
 
     def _d_input_narrow(self, dy: Tensor, value: Tensor, dx: Tensor, phase: Phase, sizes: Tensor, padded: int) -> None:
         """One phase, pixels as lanes."""
@@ -135,52 +137,68 @@ class Bf16Passes(Prepared):
         if not self.tiles.whole:  # sets of one tap; those of other phases read nothing
             place, taps, sources = torch.tensor([places.get(int(tap), -1) for tap in sets.tap]), {0: 0}, [0]
             row = torch.where(place < 0, -1, row)
-        _call("d_input", sizes, dy, value, k, len(row), sets.start, row.int(), place.int(), sets.channel, sets.source,
-              len(taps), _ints(list(taps.values())), _ints(sources), self.order, dx, padded, CACHE)  # fmt: skip
+        call("bf16_d_input", sizes, dy, value, k, len(row), sets.start, row.int(), place.int(), sets.channel, sets.source,
+             len(taps), _ints(list(taps.values())), _ints(sources), self.order, dx, padded, CACHE)  # fmt: skip
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         if dy.dtype != torch.bfloat16 or x.dtype != torch.bfloat16 or x.shape[1] % 16:
             return self._dense.d_values(dy, x)
-        dy, x, pairs, many = _nhwc(dy), _nhwc(x), self.pairs, 1 if self.tiles.tile[1] % 4 else 2
+        dy, x, pairs, many = nhwc(dy), nhwc(x), self.pairs, 1 if self.tiles.tile[1] % 4 else 2
         gradient = torch.empty(self.value_shape, dtype=x.dtype)
-        k, c, r, s = self.tiles.shape
-        conv, batch = self.conv, max(32, BATCH // (k + c))
-        sizes = [x.shape[0], *x.shape[2:], c, k, r, s, conv.stride, conv.padding, *dy.shape[2:], _threads()]
-        _call("d_values", torch.tensor(sizes), x, pairs.start // many, pairs.channel[::many].contiguous(),
-              pairs.tap[::many].contiguous(), 2 * many, dy, self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
+        batch = max(32, BATCH // sum(self.tiles.shape[:2]))
+        call("bf16_d_values", self.sizes(x, dy), x, pairs.start // many, pairs.channel[::many].contiguous(),
+             pairs.tap[::many].contiguous(), 2 * many, dy, self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
         return gradient
 
-    def _read(self, number: int, row: int, pixel: int) -> "_Reads":
+    def sizes(self, x: Tensor, dy: Tensor) -> Tensor:
+        """struct Conv of native/cpp/conv.h."""
+        (k, c, r, s), conv = self.tiles.shape, self.conv
+        sides = r, s, conv.stride, conv.padding, *dy.shape[2:]
+        return torch.tensor([x.shape[0], *x.shape[2:], c, k, *sides, _threads()])
+
+    def reads(self, start: Tensor, at: Tensor, source: Tensor, depth: int) -> "Reads":
+        """Of lists of pairs; ``depth`` of them, side by side, are a block."""
+        return Reads(start, at, source)
+
+    def convolve(self, reads: "Reads", sizes: Tensor, x: Tensor, weight: Tensor, *rest: Tensor | int | None) -> None:
+        """Run it natively."""
+        call("bf16_conv", sizes, x, reads.start, reads.at, weight, *rest)
+
+    def _read(self, number: int, row: int, pixel: int) -> "Reads":
         """What the pixels of a phase read of dy, in rows of ``row`` pixels."""
         assert self.columns is not None
-        columns, low, half = self.columns, self.phases.low, self.tiles.tile[0] // 2
+        columns, low, half = self.columns, self.phases.low, self.rows // 2
         places = torch.full((self.tiles.shape[2] * self.tiles.shape[3],), -1)
         for tap, down, right in self.phases.phases[number].taps:
             places[tap] = ((down - low) * row + right - low) * pixel
         reads = (places[columns.tap] >= 0).nonzero()[:, 0]
         start = columns.start(reads, self.tiles.shape[1] // columns.lanes, half)
-        return _Reads(start, columns.offsets(reads, places, half), columns.source[reads].contiguous())
+        return self.reads(start, columns.offsets(reads, places, half), columns.source[reads].contiguous(), half)
 
 
 @dataclass(frozen=True)
-class _Reads:
-    start: Tensor
-    at: Tensor
-    source: Tensor
+class Reads:
+    """What each group of lanes reads: first entry, offset of each from the pixel, and where its weights lie."""
+
+    start: Tensor  # int32 [groups + 1]
+    at: Tensor  # int32 [entries]
+    source: Tensor  # int32
+    depth: int = 1  # pairs in an entry
 
 
 def _sizes(
     x: Tensor, y: Tensor, part: tuple[int, ...], lattice: tuple[int, int, int], reach: tuple[int, int, int]
 ) -> Tensor:
-    """struct Sizes of native/cpp/blocks_bf16_conv.cpp."""
+    """struct Sizes of native/cpp/blocks_bf16.h."""
     n, c, high, wide = x.shape
     return torch.tensor([n, high, wide, c, *y.shape[1:], *part, *lattice, *reach, _threads()])
 
 
-def _call(name: str, *arguments: Tensor | int | None) -> None:
-    library = native.library(f"blocks_bf16_{name}" if name in ("d_input", "d_values") else "blocks_bf16_conv")
+def call(name: str, *arguments: Tensor | int | None) -> None:
+    """Run ``campfire_blocks_NAME`` of the library that has it."""
+    library = native.library(f"blocks_{SHARED.get(name, name)}")
     assert library is not None, "why_not asks first"
-    getattr(library, f"campfire_blocks_bf16_{name}")(*map(_as_c, arguments))
+    getattr(library, f"campfire_blocks_{name}")(*map(_as_c, arguments))
 
 
 def _as_c(argument: Tensor | int | None) -> "ctypes.c_void_p | ctypes.c_int64":
@@ -193,7 +211,7 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _nhwc(x: Tensor) -> Tensor:
+def nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -59,6 +59,17 @@ class Columns:
                 return cls(lanes, block // rows, at // taps, at % taps, _int32(order * k).view(-1, lanes))
         return None
 
+    def cut(self, k: int, rows: int) -> "Columns":
+        """The same with groups of ``rows`` outputs, where groups have ``k``, a multiple."""
+        part, parts = torch.arange(k // rows), k // rows
+        return Columns(
+            self.lanes,
+            self.block.repeat_interleave(parts),
+            (self.group.view(-1, 1) * parts + part).view(-1),
+            self.tap.repeat_interleave(parts),
+            _int32(self.source[:, None] + part[:, None] * rows).view(-1, self.lanes),
+        )
+
     def start(self, reads: Tensor, blocks: int, pairs: int) -> Tensor:
         """Where each of ``blocks`` blocks of channels begins among the entries, ``pairs`` for each of ``reads``; int32."""
         start = torch.zeros(blocks + 1, dtype=torch.int32)

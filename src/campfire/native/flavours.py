@@ -53,6 +53,11 @@ def this_cpu() -> Cpu:
     return read_cpu(Path("/proc/cpuinfo"))
 
 
+def has_amx() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16: what the flavour avx512 then holds too."""
+    return {"amx_tile", "amx_bf16"} <= this_cpu().features
+
+
 def read_cpu(file: Path) -> Cpu:
     """The first CPU that a file like ``/proc/cpuinfo`` tells of."""
     try:

@@ -59,6 +59,37 @@ static inline Vec narrow_pairs(Vec low, Vec high) {
     return (Vec)_mm512_permutexvar_epi16(_mm512_load_si512(order), both);
 }
 
+#else  // for kernels that do not live by dot products of vectors
+
+static inline Vec at_least(Vec least, Vec v) { return v < least ? least : v; }
+
+static inline Vec widen(const Half* p) {
+    uint32_t bits[W];
+    for (int i = 0; i < W; i++) bits[i] = (uint32_t)p[i] << 16;
+    Vec v;
+    std::memcpy(&v, bits, sizeof v);
+    return v;
+}
+
+static inline void narrow(Half* p, Vec v) {
+    uint32_t bits[W];
+    std::memcpy(bits, &v, sizeof v);
+    for (int i = 0; i < W; i++)
+        p[i] = v[i] != v[i] ? bits[i] >> 16 | 0x40 : (bits[i] + 0x7fff + (bits[i] >> 16 & 1)) >> 16;
+}
+
+static inline void narrow(Half* p, Vec low, Vec high, bool) { narrow(p, low), narrow(p + W, high); }
+
+static inline Vec paired(const Half* a, const Half* b) {
+    Half both[2 * W];
+    for (int i = 0; i < W; i++) both[2 * i] = a[i], both[2 * i + 1] = b[i];
+    Vec v;
+    std::memcpy(&v, both, sizeof v);
+    return v;
+}
+
+#endif
+
 // Halves [n] in another order, to[j] = from[index[j]], for many pixels with one index: tables of 64 halves are looked up one
 // after the other, each for the places it holds.
 class Shuffle {
@@ -74,12 +105,13 @@ class Shuffle {
 
     void operator()(Half* to, int64_t to_row, const Half* from, int64_t from_row, int64_t pixels) const {
         int64_t p = 0;
+#if defined(__AVX512BF16__)
         if (n % 32 == 0)
             for (; p + 4 <= pixels; p += 4) some<4>(to + p * to_row, to_row, from + p * from_row, from_row);
+        for (; p < pixels && n % 32 == 0; p++) some<1>(to + p * to_row, to_row, from + p * from_row, from_row);
+#endif
         for (; p < pixels; p++)
-            if (n % 32 == 0) some<1>(to + p * to_row, to_row, from + p * from_row, from_row);
-            else
-                for (int64_t j = 0; j < n; j++) to[p * to_row + j] = from[p * from_row + index[j]];
+            for (int64_t j = 0; j < n; j++) to[p * to_row + j] = from[p * from_row + index[j]];
     }
 
   private:
@@ -88,6 +120,7 @@ class Shuffle {
     std::vector<uint32_t> masks;
     std::vector<Half> places;
 
+#if defined(__AVX512BF16__)
     template <int P>
     void some(Half* to, int64_t to_row, const Half* from, int64_t from_row) const {
         for (int64_t o = 0; o < n; o += 32) {
@@ -106,6 +139,5 @@ class Shuffle {
             UNROLL for (int p = 0; p < P; p++) _mm512_storeu_si512(to + p * to_row + o, found[p]);
         }
     }
-};
-
 #endif
+};

@@ -4,9 +4,7 @@
 // of its two halves. Both tensors are interleaved first, strip by strip: x as [C / 16][pixels][16], dy as [groups][pixels][k],
 // pairs, so that a row group and a block of channels are two streams. Then T runs of Q channels x V vectors of rows stay in
 // registers while pixels go by.
-// Threads share out pixels where the weights are small beside them, else row groups; which of the two, and into how many
-// parts, follows from the sizes alone: the sum does not depend on the number of threads.
-#include "blocks_bf16.h"
+#include "blocks_bf16_sums.h"
 
 #if defined(__AVX512BF16__)
 namespace {
@@ -68,7 +66,10 @@ void span(Args a, const std::vector<Run>& runs, int64_t from, int64_t to) {
 struct Job {
     Conv c;
     const Half *x, *dy;
-    const int32_t *start, *at;  // in runs of `quad` channels; `at`: block of channels, row, column, channel in the block
+    Half* dw;
+    const int32_t* start;     // in runs of `quad` channels
+    std::vector<int32_t> at;  // of them: block of channels, row, column, channel in the block
+    std::vector<std::vector<Run>> runs;  // of each item
     int64_t k, quad, images, height, width, padded, step, plane, most;
     bool sparse;  // a 1x1 convolution that skips pixels: only those it reads are interleaved
     std::vector<Unit> units;
@@ -99,6 +100,7 @@ struct Job {
         }
         items.push_back(units.size());
         plane = plane * 16 + 16;
+        for (int64_t i = 0; i < count(); i++) runs.push_back(runs_of(i));
     }
 
     void cut(Unit whole, int64_t rows) {
@@ -114,6 +116,9 @@ struct Job {
     int64_t x_lines(const Unit& u) const { return c.flat() ? 1 : needed(u); }  // what is interleaved at a time
     int64_t dy_lines(const Unit& u) const { return c.flat() ? 1 : u.rows; }
     int64_t count() const { return items.size() - 1; }
+    int64_t threads() const { return c.threads; }
+    int64_t x_floats() const { return c.C / 16 * plane; }
+    int64_t dy_floats() const { return c.K * most; }
 
     // Row i of the pixels that a unit reads, in blocks of 16 channels.
     void x_row(float* to, const Unit& u, int64_t i) const {
@@ -191,54 +196,17 @@ struct Job {
         return runs;
     }
 
-    void group(int64_t g, const std::vector<Run>& runs, const float* xs, const float* dys, const int32_t* offsets,
-               float* dw) const {
-        const Args a{xs, dys + g * most * k, offsets, k, step * 16, dw};
+    void group(int64_t g, int64_t i, const float* xs, const float* dys, float* sums) const {
+        const Args a{xs, dys + g * most * k, at.data(), k, step * 16, sums};
         auto go = k % (2 * W) == 0 ? (quad == 4 ? span<2, 4> : span<2, 2>) : (quad == 4 ? span<1, 4> : span<1, 2>);
-        go(a, runs, start[g], start[g + 1]);
+        go(a, runs[i], start[g], start[g + 1]);
+    }
+
+    void round(const Totals& totals) const {
+#pragma omp parallel for schedule(static) num_threads((int)threads())
+        for (int64_t e = 0; e < totals.size; e += W) narrow(dw + e, totals.at(e));
     }
 };
-
-constexpr int64_t SMALL = 1 << 19;  // weights whose partial sums cost little
-constexpr int64_t PARTS = 8;
-
-void by_pixels(const Job& job, int64_t groups, int64_t size, const int32_t* at, Half* dw) {
-    const int64_t parts = std::min(PARTS, job.count());
-    std::vector<float> sums(size * parts);
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)job.c.threads)
-    for (int64_t part = 0; part < parts; part++)
-        for (int64_t i = part * job.count() / parts; i < (part + 1) * job.count() / parts; i++) {
-            float *xs = scratch(0, job.c.C / 16 * job.plane), *dys = scratch(1, job.c.K * job.most);
-            for (int64_t j = 0; j < job.lines(i); j++) job.interleave(i, j, xs, dys);
-            const auto runs = job.runs_of(i);
-            for (int64_t g = 0; g < groups; g++) job.group(g, runs, xs, dys, at, sums.data() + part * size);
-        }
-#pragma omp parallel for schedule(static) num_threads((int)job.c.threads)
-    for (int64_t e = 0; e < size; e += W) {
-        Vec sum = Vec{};
-        for (int64_t part = 0; part < parts; part++) sum += load(sums.data() + part * size + e);
-        narrow(dw + e, sum);
-    }
-}
-
-void by_groups(const Job& job, int64_t groups, int64_t size, const int32_t* at, Half* dw) {
-    std::vector<float> sums(size), memory(job.c.C / 16 * job.plane + job.c.K * job.most + 32);
-    float* xs = (float*)(((uintptr_t)memory.data() + 63) & ~(uintptr_t)63);
-    float* dys = xs + job.c.C / 16 * job.plane;
-    for (int64_t i = 0; i < job.count(); i++) {
-        const auto runs = job.runs_of(i);
-        const int64_t lines = job.lines(i);
-#pragma omp parallel num_threads((int)job.c.threads)
-        {
-#pragma omp for schedule(dynamic, 4)
-            for (int64_t j = 0; j < lines; j++) job.interleave(i, j, xs, dys);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t g = 0; g < groups; g++) job.group(g, runs, xs, dys, at, sums.data());
-        }
-    }
-#pragma omp parallel for schedule(static) num_threads((int)job.c.threads)
-    for (int64_t e = 0; e < size; e += W) narrow(dw + e, load(sums.data() + e));
-}
 
 }  // namespace
 
@@ -251,10 +219,9 @@ extern "C" void campfire_blocks_bf16_d_values(const int64_t* sizes, const Half* 
     const Shuffle shuffle(order, c.K);
     Job job(c, batch, shuffle, order != nullptr);
     job.x = x, job.dy = dy, job.start = start, job.k = k, job.quad = quad;
-    const int64_t groups = c.K / k, runs = start[groups], size = runs * quad * k;
-    std::vector<int32_t> at(runs);
-    for (int64_t e = 0; e < runs; e++)
-        at[e] = channel[e] / 16 * job.plane + (tap[e] / c.S * job.padded + tap[e] % c.S) * 16 + channel[e] % 16;
-    (size <= SMALL ? by_pixels : by_groups)(job, groups, size, at.data(), dw);
+    job.dw = dw, job.at.resize(start[c.K / k]);
+    for (size_t e = 0; e < job.at.size(); e++)
+        job.at[e] = channel[e] / 16 * job.plane + (tap[e] / c.S * job.padded + tap[e] % c.S) * 16 + channel[e] % 16;
+    sum_up(job, c.K / k, job.at.size() * quad * k);
 }
 #endif
