@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv
+from campfire.kernels import KERNELS, Conv, blocks
 from campfire.kernels.blocks import BlockPasses
 from campfire.kernels.blocks_index import Entries, Phases, Sets
 from campfire.mask import Mask
@@ -124,6 +124,17 @@ def test_many_pixels(flavour: str, taps: int, order: bool) -> None:
     passes_agree(
         packed(masks((32, 4, taps, taps), taps, 5)["some"], (32, 4, taps, taps), rows), Conv(1, taps // 2), (2, 61, 67)
     )
+
+
+def test_orders_of_many_outputs(flavour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels are turned over where vectors would come from too many others."""
+    monkeypatch.setattr(blocks, "MOVED", 0)
+    rows = torch.randperm(SHAPE[0], generator=torch.Generator().manual_seed(1))
+    for seed, (taps, padding) in enumerate(GEOMETRIES):
+        box = (32, 4, taps, taps)
+        passes_agree(
+            packed(masks(box, taps, seed)["some"], box, rows, seed), Conv(1 + seed % 2, padding), (2, 9, 31), seed
+        )
 
 
 @pytest.mark.parametrize("channels", [1, 4, 20, 37])

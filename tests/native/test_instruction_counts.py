@@ -105,6 +105,7 @@ def mask(shape: tuple[int, int, int, int], unit: tuple[int, int, int, int]) -> M
 CASES = {  # kernel, weight [K, C, R, S], what lives or dies together, layout, images
     "tiles 3x3": ("blocks", (64, 64, 3, 3), (32, 4, 3, 3), "unit", 2),
     "tiles 1x1": ("blocks", (128, 64, 1, 1), (32, 4, 1, 1), "unit", 2),
+    "regrouped 1x1": ("blocks", (128, 64, 1, 1), (32, 4, 1, 1), "grouped", 2),
     "ck 3x3": ("lanes", (64, 64, 3, 3), (1, 1, 3, 3), "csr", 16),
     "fine 3x3": ("lanes", (64, 64, 3, 3), (1, 1, 1, 1), "csr", 16),
     "fine 1x1": ("lanes", (128, 64, 1, 1), (1, 1, 1, 1), "csr", 16),
@@ -112,6 +113,7 @@ CASES = {  # kernel, weight [K, C, R, S], what lives or dies together, layout, i
 LIMITS = {  # instructions for each vector of products: forward, d_input, d_values
     "tiles 3x3": (3.8, 5.5, 4.6),
     "tiles 1x1": (4.1, 7.7, 5.3),
+    "regrouped 1x1": (9.7, 7.8, 10.4),
     "ck 3x3": (3.0, 3.0, 3.6),
     "fine 3x3": (3.8, 3.8, 6.2),
     "fine 1x1": (4.2, 4.7, 6.3),
@@ -123,7 +125,10 @@ def run(case: str, name: str) -> float:
     """Make one pass; how many vectors of products it needs."""
     kernel, shape, unit, layout, images = CASES[case]
     conv = Conv(padding=shape[2] // 2)
-    packed = pack(torch.randn(shape, generator=torch.Generator().manual_seed(0)), mask(shape, unit), layout)
+    generator, keep = torch.Generator().manual_seed(0), mask(shape, unit).keep
+    order = torch.randperm(shape[0], generator=generator) if layout == "grouped" else torch.arange(shape[0])
+    keep = Mask(torch.empty_like(keep).index_copy_(0, order, keep), {"order": order})
+    packed = pack(torch.randn(shape, generator=generator), keep, layout)
     prepared: Prepared = KERNELS[kernel].prepare(packed, conv)
     value, form = packed.parts["value"], KERNELS[kernel].format
     x = to_format(torch.randn(images, shape[1], 14, 14), form)

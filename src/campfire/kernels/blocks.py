@@ -10,6 +10,7 @@ from torch import Tensor
 from campfire import native
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.blocks_index import Entries, Phases, Reads, Sets, Tiles
+from campfire.kernels.blocks_moves import moves
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
@@ -17,6 +18,7 @@ from campfire.packed.tile import read_tile
 STRIP = 65536  # floats of padded input or gradient that a thread works on at a time: a quarter of a second cache
 CACHE = 196608  # floats of gradients, turned over, that a thread works on at a time: three quarters of a second cache
 APART = 16  # floats between the pixels of a copy: powers of two would share a few sets of the first cache
+MOVED = 256  # outputs, at most, that are put in order vector by vector; of more, a vector comes from too many others
 BATCH = 512  # most pixels that the gradient of the values sums up before it looks at other weights
 
 
@@ -68,6 +70,9 @@ class BlockPasses(Prepared):
         self._many_pixels = self._pointwise and conv.stride == 1 and self.tiles.tile[0] % 32 != 0  # 28 in a tile
         self._rows = (self.sets.group * self.tiles.tile[0]).to(torch.int32)
         self._place = None if self.order is None else self.order.argsort().to(torch.int32)
+        few = self.order is not None and self._place is not None and len(self.order) <= MOVED
+        self._gather = moves(self.order) if few else None  # rows of the blocks from outputs
+        self._restore = moves(self._place) if few else None
         self._offsets: dict[tuple[int, int], Tensor] = {}
         self._reads: dict[int, Reads] = {}
         self._known: dict[tuple[int, ...], Tensor] = {}
@@ -86,7 +91,7 @@ class BlockPasses(Prepared):
             self._offsets[key] = self.entries.offsets(self.tiles.shape[3], padded, pixel or channels)
         at = self._offsets[key]
         self._call("forward", self._sizes(x.shape), x, self.entries.start, at, value.contiguous(), self.tiles.tile[0],
-              self.order, bias, residual, int(relu), y, pixel, STRIP)  # fmt: skip
+              self.order, self._restore, bias, residual, int(relu), y, pixel, STRIP)  # fmt: skip
         return y
 
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -103,7 +108,7 @@ class BlockPasses(Prepared):
         reads = self._reads[columns]
         self._call("d_input", self._sizes(size), dy, value, self.tiles.tile[0], len(self.sets.group), self.sets.start,
               self.sets.channel, self.sets.source, int(self.sets.neighbours), len(self.phases.phases), reads.phase, reads.at,
-              reads.place, reads.source, self.order, dx, self.phases.low, self.phases.high, pixel, STRIP)  # fmt: skip
+              reads.place, reads.source, self.order, self._gather, dx, self.phases.low, self.phases.high, pixel, STRIP)  # fmt: skip
         return dx
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ class BlockPasses(Prepared):
         gradient = torch.empty(self.value_shape)
         batch = max(32, min(BATCH, 2 * STRIP // x.shape[1]))
         self._call("d_values", self._sizes(x.shape), x, self.entries.start, self.entries.channel, self.entries.tap, dy,
-              self.tiles.tile[0], self.order, gradient, batch)  # fmt: skip
+              self.tiles.tile[0], self.order, self._gather, gradient, batch)  # fmt: skip
         return gradient
 
     def _sizes(self, x: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 // What comes after the sums of a forward pass: bias, residual, ReLU, the order of y's channels, and the way to memory.
 #pragma once
 #include "conv.h"
+#include "moves.h"
 #include "transpose.h"
 
 struct After {
@@ -9,6 +10,7 @@ struct After {
     const float* y;         // where y begins
     bool relu, past;        // past the caches
     const int32_t* order;   // [K]: row j of the blocks is output order[j]; null: they are in order
+    const int32_t* moves;   // its inverse as a table of moves.h; null: pixels are turned over
 
     bool plain() const { return !bias && !residual && !relu; }
 };
@@ -44,6 +46,33 @@ static void restore(const After& a, const float* from, int64_t apart, int64_t n,
     }
 }
 
+// The same by moves, for S runs of L pixels.
+template <int S, int L>
+static void restore(const After& a, const float* const* from, int64_t apart, int64_t K, float* const* y) {
+    for (int64_t v = 0; v < K / 16; v++) {
+        Sixteen<S, L> z;
+        moved<S, L>(a.moves, v, from, apart, z);
+        UNROLL for (int h = 0; h < 16 / W; h++) {
+            const int64_t k = v * 16 + h * W;
+            const Vec bias = a.bias ? load(a.bias + k) : Vec{};
+            UNROLL for (int i = 0; i < S * L; i++) {
+                float* to = y[i / L] + i % L * K + k;
+                Vec sum = z[i / L][i % L][h] + bias;
+                if (a.residual) sum += load(a.residual + (to - a.y));
+                if (a.relu) sum = sum < Vec{} ? Vec{} : sum;
+                a.past ? stream(to, sum) : store(to, sum);
+            }
+        }
+    }
+}
+
+template <int S>
+static void restore(const After& a, int64_t length, const float* const* from, int64_t apart, int64_t K, float* const* y) {
+    static void (*const table[])(const After&, const float* const*, int64_t, int64_t, float* const*) = {
+        nullptr, restore<S, 1>, restore<S, 2>, restore<S, 3>, restore<S, 4>, restore<S, 5>, restore<S, 6>, restore<S, 7>};
+    table[length](a, from, apart, K, y);
+}
+
 // Where the sums of some runs of pixels stand until all row groups are through, if the blocks' order is not that of y.
 struct Aside {
     const After& after;
@@ -58,6 +87,11 @@ struct Aside {
     float* run(int64_t s) const { return sums + s * length * apart; }
 
     void put(int64_t runs, float* const* y) const {
+        for (int64_t s = 0; s < runs && after.moves; s += 2) {
+            const float* const from[] = {run(s), run(s + 1)};
+            (s + 1 < runs ? restore<2> : restore<1>)(after, length, from, apart, K, y + s);
+        }
+        if (after.moves) return;
         float* to[16];
         const int64_t pixels = runs * length;
         for (int64_t p = 0; p < pixels; p++) {

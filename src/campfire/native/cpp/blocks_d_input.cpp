@@ -109,8 +109,8 @@ struct Lists {
 extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, const float* value, int64_t k, int64_t sets,
                                         const int32_t* start, const int32_t* channel, const int32_t* source,
                                         int64_t neighbours, int64_t count, const int32_t* phase, const int32_t* at,
-                                        const int32_t* tap_at, const int32_t* tap_source, const int32_t* order, float* dx,
-                                        int64_t lo, int64_t hi, int64_t pixel, int64_t strip) {
+                                        const int32_t* tap_at, const int32_t* tap_source, const int32_t* order,
+                                        const int32_t* moves, float* dx, int64_t lo, int64_t hi, int64_t pixel, int64_t strip) {
     const Conv c = *(const Conv*)sizes;
     const Lists lists{sets, start, channel, source, phase, at, tap_at, tap_source};
     std::vector<Phase> phases = lists.phases(c, count, k, pixel, neighbours != 0);
@@ -126,8 +126,8 @@ extern "C" void campfire_blocks_d_input(const int64_t* sizes, const float* dy, c
     for (int64_t item = 0; item < c.N * strips; item++) {
         const int64_t n = item / strips, i0 = item % strips * rows, i1 = std::min(hs, i0 + rows);
         float* packed = scratch(0, (rows + hi - lo) * padded * pixel);
-        pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel, order,
-                  order ? scratch(2, (c.K + 1) * 16) : nullptr);
+        pack_rows(packed, dy + n * c.Ho * c.Wo * c.K, c.Ho, c.Wo, c.K, i0 + lo, i1 - i0 + hi - lo, -lo, padded, pixel,
+                  {order, moves}, order ? scratch(2, (c.K + 1) * 16) : nullptr);
         const int64_t then = std::min(c.N * strips - 1, item + c.threads);  // threads mostly take turns
         Soon soon = Soon::in_steps(dy + (then / strips * c.Ho + std::min(c.Ho, then % strips * rows)) * c.Wo * c.K, rows * c.Wo * c.K, steps);
         for (const Phase& f : phases) f.run(c, packed, padded, dx + n * c.H * c.Wd * c.C, i0, i1, past, soon);

@@ -96,7 +96,8 @@ void turn_rows(const Conv& c, float* planes, int64_t plane, const float* image, 
 struct Job {
     Conv c;
     const float *x, *dy;
-    const int32_t *start, *channel, *tap, *order;
+    const int32_t *start, *channel, *tap;
+    Order order;
     int64_t k, rows, height, width, padded, plane, strips, batches;
     bool sparse;  // a 1x1 convolution that skips pixels: only those it reads are turned over
 
@@ -135,10 +136,9 @@ struct Job {
         else
             turn_rows(c, planes, plane, x + n * c.H * c.Wd * c.C, h0 * c.stride - c.pad,
                       (h1 - h0 - 1) * c.stride + c.R, padded, 0, c.C);
-        if (order) {
+        if (order.index) {
             float* permuted = scratch(2, rows * width * c.K);
-            permute(grad, c.K, c.K, permuted + g0 * k, c.K, (h1 - h0) * width, order + g0 * k, (g1 - g0) * k,
-                    scratch(3, (c.K + 1) * 16));
+            permute(grad, c.K, c.K, permuted, c.K, (h1 - h0) * width, order, g0 * k, g1 * k, scratch(3, (c.K + 1) * 16));
             grad = permuted;
         }
         static thread_local std::vector<Run> runs;
@@ -187,10 +187,10 @@ void by_groups(const Job& job, int64_t groups, int64_t size, const int32_t* at, 
 }  // namespace
 
 extern "C" void campfire_blocks_d_values(const int64_t* sizes, const float* x, const int32_t* start, const int32_t* channel,
-                                         const int32_t* tap, const float* dy, int64_t k, const int32_t* order, float* dw,
-                                         int64_t batch) {
+                                         const int32_t* tap, const float* dy, int64_t k, const int32_t* order,
+                                         const int32_t* moves, float* dw, int64_t batch) {
     Job job(*(const Conv*)sizes, batch);
-    job.x = x, job.dy = dy, job.start = start, job.channel = channel, job.tap = tap, job.order = order, job.k = k;
+    job.x = x, job.dy = dy, job.start = start, job.channel = channel, job.tap = tap, job.order = {order, moves}, job.k = k;
     const int64_t groups = job.c.K / k, size = start[groups] * k;
     std::vector<int32_t> at(start[groups]);
     for (int64_t e = 0; e < start[groups]; e++)

@@ -166,12 +166,12 @@ struct Job {
 
 // `pixel`: floats from pixel to pixel of a padded copy of x, strip by strip; 0: x is read where it lies.
 extern "C" void campfire_blocks_forward(const int64_t* sizes, const float* x, const int32_t* start, const int32_t* at,
-                                        const float* value, int64_t k, const int32_t* order, const float* bias,
-                                        const float* residual, int64_t relu, float* y, int64_t pixel, int64_t strip) {
+                                        const float* value, int64_t k, const int32_t* order, const int32_t* moves,
+                                        const float* bias, const float* residual, int64_t relu, float* y, int64_t pixel, int64_t strip) {
     const Conv c = *(const Conv*)sizes;
     const bool past = c.K % 16 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.Ho * c.Wo * c.K > LARGE;
     const Job job(c, x, y, k, pixel, strip);
-    const After after{bias, residual, y, relu != 0, past, order};
+    const After after{bias, residual, y, relu != 0, past, order, moves};
     const Args a{start, at, value, k, c.stride * job.pixel, c.K, after.plain() ? nullptr : &after, past};
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t item = 0; item < job.items(); item++) {

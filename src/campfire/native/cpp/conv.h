@@ -17,11 +17,11 @@ struct Conv {  // int64 each, as the Python side passes them
 
 // Rows [from, from + rows) of one image [H][width][C] into dst, with `left` zero pixels before and zeros up to `padded`
 // pixels after each; rows outside the image are zero. A pixel takes `pixel` >= C floats of dst: where C is a power of two its
-// neighbours would share a few sets of the first cache. `order` permutes channels: dst[j] = src[order[j]], by way of
-// `between` (see permute).
+// neighbours would share a few sets of the first cache. `order` permutes channels, by way of `between` (see
+// permute).
 static inline void pack_rows(float* dst, const float* image, int64_t H, int64_t width, int64_t C, int64_t from,
                              int64_t rows, int64_t left, int64_t padded, int64_t pixel,
-                             const int32_t* order = nullptr, float* between = nullptr) {
+                             const Order& order = {}, float* between = nullptr) {
     for (int64_t i = 0; i < rows; i++, dst += padded * pixel) {
         const int64_t h = from + i, copied = std::min(width, padded - left);
         if (h < 0 || h >= H) {
@@ -31,7 +31,7 @@ static inline void pack_rows(float* dst, const float* image, int64_t H, int64_t 
         float* row = dst + left * pixel;
         const float* src = image + h * width * C;
         std::memset(dst, 0, sizeof(float) * left * pixel);
-        if (order) permute(src, C, C, row, pixel, copied, order, C, between);
+        if (order.index) permute(src, C, C, row, pixel, copied, order, 0, C, between);
         else
             for (int64_t p = 0; p < copied; p++) std::memcpy(row + p * pixel, src + p * C, sizeof(float) * C);
         std::memset(row + copied * pixel, 0, sizeof(float) * (padded - left - copied) * pixel);
