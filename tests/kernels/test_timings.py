@@ -3,17 +3,21 @@
 import json
 import os
 import pathlib
+import time
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from campfire.cli import kernels
+from campfire.errors import UsageError
 from campfire.kernels import Conv, stopwatch, timings
 from campfire.kernels.times import Case
 from campfire.mask import Mask
 from campfire.packed import pack
 
-ENTRY = {"dense": 2.0, "ratios": {"blocks": 1.5}}
+NOW = time.time()
+ENTRY = {"dense": 2.0, "ratios": {"blocks": 1.5}, "spread": 1.02, "when": NOW}
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +51,12 @@ def test_what_one_process_kept_another_finds(folder: pathlib.Path) -> None:
         "[]",
         "null",
         '{"format": "other", "entries": {"a": {"dense": 1, "ratios": {}}}}',
-        '{"format": "campfire-timings-1", "entries": [1]}',
-        '{"format": "campfire-timings-1", "entries": {"a": {"dense": -1, "ratios": {}}}}',
-        '{"format": "campfire-timings-1", "entries": {"a": {"dense": 1, "ratios": {"blocks": NaN}}}}',
-        '{"format": "campfire-timings-1", "entries": {"a": {"dense": "1", "ratios": {}}}}',
-        '{"format": "campfire-timings-1", "entries": {"a": 7}}',
+        '{"format": "campfire-timings-2", "entries": [1]}',
+        '{"format": "campfire-timings-2", "entries": {"a": {"dense": -1, "ratios": {}, "spread": 1, "when": 1}}}',
+        '{"format": "campfire-timings-2", "entries": {"a": {"dense": 1, "ratios": {"blocks": NaN}, "spread": 1, "when": 1}}}',
+        '{"format": "campfire-timings-2", "entries": {"a": {"dense": "1", "ratios": {}, "spread": 1, "when": 1}}}',
+        '{"format": "campfire-timings-2", "entries": {"a": 7}}',
+        '{"format": "campfire-timings-2", "entries": {"a": {"dense": 1, "ratios": {}}}}',
         "\udcff",
     ],
 )
@@ -93,7 +98,7 @@ def test_a_layer_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         for run in runs.values():
             run()
         clock.append(sorted(runs))
-        return {"dense": 1.0, "ratios": {k: 2.0 for k in runs if k != "dense"}}
+        return {**ENTRY, "dense": 1.0, "ratios": {k: 2.0 for k in runs if k != "dense"}}
 
     monkeypatch.setattr(stopwatch, "_time", count)
     found = stopwatch.measure(small(), ["reference"])
@@ -121,3 +126,64 @@ def test_real_times_are_positive_and_finite() -> None:
     assert found.dense["forward"] > 0
     assert found.of("reference", "forward") > 0
     assert os.path.exists(timings._path())
+
+
+@pytest.mark.parametrize("doubt", [{"spread": 1.5}, {"when": NOW - 40 * 86400}])
+def test_doubtful_timings_serve_one_process_and_are_measured_anew(doubt: dict[str, float]) -> None:
+    timings.keep({"a": ENTRY, "b": {**ENTRY, **doubt}})
+    assert timings.find("b") == {**ENTRY, **doubt}, "as long as it runs, its own word counts"
+    timings.forget()
+    assert timings.find("a") == ENTRY
+    assert timings.find("b") is None
+    timings.keep({"b": {**ENTRY, "dense": 3.0}})
+    timings.forget()
+    assert timings.find("b") == {**ENTRY, "dense": 3.0}
+
+
+def test_of_two_doubtful_timings_the_better_stays() -> None:
+    timings.keep({"a": {**ENTRY, "spread": 1.5}})
+    timings.forget()
+    timings.keep({"a": {**ENTRY, "spread": 1.9, "dense": 9.0}})
+    assert timings.find("a") == {**ENTRY, "spread": 1.5}
+    timings.keep({"a": {**ENTRY, "spread": 1.4, "dense": 5.0}})
+    assert timings.find("a") == {**ENTRY, "spread": 1.4, "dense": 5.0}
+    other = {**ENTRY, "spread": 1.9, "ratios": {"lanes": 2.0}}
+    timings.keep({"a": other})
+    assert timings.find("a") == other, "of other kernels"
+
+
+def test_rounds_that_lie_apart_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def clocked(turns: list[list[float]]) -> timings.Entry:
+        waiting = iter([[1.0, 1.0], *turns])
+        asked.clear()
+
+        def interleaved(runs: dict[str, stopwatch.Run], rounds: int) -> dict[str, list[float]]:
+            asked.append(rounds)
+            times = next(waiting)
+            return {"dense": [8.0] * len(times), "near": times}
+
+        monkeypatch.setattr(stopwatch, "interleaved", interleaved)
+        return stopwatch._time({"dense": lambda: None, "near": lambda: None})
+
+    steady = [4.0, 4.0, 4.0, 4.0, 40.0]  # one round in five was disturbed
+    assert clocked([steady])["spread"] == 1.0
+    assert asked == [stopwatch.WARM, stopwatch.FEW]
+    found = clocked([[8.0, 8.0, 4.0, 4.0, 8.0], [4.0] * 5, [4.0] * 5])
+    assert (found["ratios"]["near"], found["spread"]) == (2.0, 1.0)
+    assert asked == [stopwatch.WARM] + [stopwatch.FEW] * 3
+    assert clocked([[2.0, 2.0, 4.0, 8.0, 8.0]] * 3)["spread"] == 4.0
+    assert NOW <= found["when"] <= time.time()
+
+
+def test_timings_are_dropped(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timings.keep({"a": ENTRY, "b": ENTRY})
+    assert kernels.main(["forget"]) == 0
+    assert timings.find("a") is None
+    assert not (folder / "timings.json").exists()
+    assert kernels.main(["forget", "--json"]) == 0
+    assert capsys.readouterr().out == '2 timings forgotten\n{"forgotten": 0}\n'
+    (folder / "timings.json").mkdir()
+    with pytest.raises(UsageError, match="cannot be removed"):
+        kernels.main(["forget"])

@@ -3,7 +3,8 @@
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ WARM = 2  # rounds that count for nothing: fresh memory and idle cores are slow
 
 
 def measure(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) -> Times:
-    """Times by the clock; of a layer like one that was timed on this machine before, those kept of it."""
+    """Times by the clock; of a layer like one that was timed on this machine before, those kept of it, unless in doubt."""
     key, found, new = key_of(case), Times(), {}
     missing = [name for name in passes if not _has(timings.find(f"{key} {name}"), kernels)]
     if missing:
@@ -108,13 +109,30 @@ def _sizes(sizes: Sequence[int]) -> str:
 
 
 def _time(runs: dict[str, Run]) -> timings.Entry:
-    """Median milliseconds of ``dense``, and the median over rounds of its time over that of each other run."""
+    """Median milliseconds of ``dense``, and the median over rounds of its time over that of each other run.
+
+    Where the rounds lie far apart there are as many again, twice at most.
+    """
     with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         first = interleaved(runs, WARM)
-        cheap = sum(times[-1] for times in first.values()) < SHORT
-        times = interleaved(runs, MANY if cheap else FEW)
-    ordered = sorted(times["dense"])
-    return {"dense": ordered[len(ordered) // 2], "ratios": {k: ratio(times, "dense", k) for k in runs if k != "dense"}}
+        rounds = MANY if sum(times[-1] for times in first.values()) < SHORT else FEW
+        times = interleaved(runs, rounds)
+        for _ in range(2):
+            if _spread(times) > timings.WIDE:
+                times = {name: times[name] + more for name, more in interleaved(runs, rounds).items()}
+    ordered, others = sorted(times["dense"]), [name for name in runs if name != "dense"]
+    ratios = {name: ratio(times, "dense", name) for name in others}
+    return {"dense": ordered[len(ordered) // 2], "ratios": ratios, "spread": _spread(times), "when": time.time()}
+
+
+def _spread(times: Mapping[str, Sequence[float]]) -> float:
+    """How many times the upper quartile of a ratio is the lower one, where that is worst."""
+    found = [1.0]
+    for name in times.keys() - {"dense"}:
+        ratios = sorted(a / b for a, b in zip(times["dense"], times[name], strict=True))
+        quarter = len(ratios) // 4
+        found.append(ratios[-1 - quarter] / ratios[quarter])
+    return max(found)
 
 
 def _runs(case: Case, kernels: Sequence[str]) -> dict[str, dict[str, Run]]:

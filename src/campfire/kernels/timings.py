@@ -1,6 +1,7 @@
 """Timings kept: in memory, and in one file that many processes share and that is never trusted.
 
-What cannot be read, or does not look like times, is measured anew; what cannot be written is not kept.
+What cannot be read, or does not look like times, is measured anew; what cannot be written is not kept. A timing that was
+uncertain, or is old, serves the process that made it, and the next one measures anew: no bad day is kept for ever.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,21 +21,27 @@ try:
 except ImportError:  # no such locks here: of two processes that write at once, one's timings are lost
     fcntl = None
 
-FORMAT = "campfire-timings-1"
-Entry = dict[str, Any]  # {"dense": ms, "ratios": {kernel: times faster}}
+FORMAT = "campfire-timings-2"
+WIDE = 1.25  # times the rounds of one measurement may lie apart, by quartiles, before it counts as uncertain
+LONG = 30 * 86400.0  # seconds, after which a machine may have become another
+Entry = dict[str, Any]  # {"dense": ms, "ratios": {kernel: times faster}, "spread": times, "when": seconds since 1970}
 
 _memory: dict[Path, dict[str, Entry]] = {}
+_own: set[tuple[Path, str]] = set()  # what this process measured
 
 
 def find(key: str) -> Entry | None:
-    """What was kept under a key, by this process or another."""
-    return _known().get(key)
+    """What was kept under a key, by this process or another; None where it is to be measured anew."""
+    entry = _known().get(key)
+    return entry if entry is None or (_path(), key) in _own or _stands(entry) else None
 
 
 def keep(entries: Mapping[str, Entry]) -> None:
-    """Remember these, in the file too where that can be written."""
+    """Remember these, in the file too where that can be written; of two uncertain ones the less uncertain."""
     known, path = _known(), _path()
+    entries = {key: _better(known.get(key), entry) for key, entry in entries.items()}
     known.update(entries)
+    _own.update((path, key) for key in entries)
     with contextlib.suppress(OSError), _lock(path):
         _write(path, {**_read(path), **entries})
 
@@ -41,6 +49,31 @@ def keep(entries: Mapping[str, Entry]) -> None:
 def forget() -> None:
     """Drop what is in memory; files stay."""
     _memory.clear()
+    _own.clear()
+
+
+def drop() -> int:
+    """Drop what is in the file as well; returns how many timings that were.
+
+    Raises:
+        OSError: the file cannot be removed.
+    """
+    path = _path()
+    count = len(_read(path))
+    path.unlink(missing_ok=True)
+    forget()
+    return count
+
+
+def _stands(entry: Entry) -> bool:
+    return entry["spread"] <= WIDE and time.time() - entry["when"] < LONG
+
+
+def _better(old: Entry | None, new: Entry) -> Entry:
+    """The new one, unless the same was measured with less doubt not long ago."""
+    if old is None or old["ratios"].keys() != new["ratios"].keys() or new["when"] - old["when"] > LONG:
+        return new
+    return new if _stands(new) or new["spread"] <= old["spread"] else old
 
 
 def _known() -> dict[str, Entry]:
@@ -66,7 +99,9 @@ def _read(path: Path) -> dict[str, Entry]:
 
 def _is_entry(entry: Any) -> bool:
     ratios = entry.get("ratios") if isinstance(entry, dict) else None
-    return isinstance(ratios, dict) and all(map(_is_time, [entry.get("dense"), *ratios.values()]))
+    return isinstance(ratios, dict) and all(
+        map(_is_time, [*map(entry.get, ("dense", "spread", "when")), *ratios.values()])
+    )
 
 
 def _is_time(number: Any) -> bool:
