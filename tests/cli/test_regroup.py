@@ -174,3 +174,8 @@ def test_files_that_hold_nothing_to_regroup(tmp_path: Path, capsys: pytest.Captu
     torch.save({"fc.weight": torch.zeros(3, 4)}, tmp_path / "linear.pt")
     assert main(["regroup", str(tmp_path / "linear.pt"), "--sparsity", "0.5"]) == 1
     assert "holds 0 convolutions" in capsys.readouterr().err
+    torch.save(
+        {"a.weight": torch.ones(8, 3, 3, 3), "b.weight": torch.full((32, 8, 3, 3), torch.nan)}, tmp_path / "nan.pt"
+    )
+    assert main(["regroup", str(tmp_path / "nan.pt"), "--sparsity", "0.5"]) == 1
+    assert "the weights of b hold NaN or infinity" in capsys.readouterr().err

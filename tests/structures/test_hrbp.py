@@ -152,12 +152,12 @@ def test_blocks_that_earlier_masks_broke_are_refused() -> None:
         ("hrbp++:taps=25", (64, 8, 3, 3), 0.75, "taps=25, and its kernels have 9: whole kernels live, as with hrbp"),
         ("hrbp++:taps=9", (64, 8, 3, 3), 0.75, "taps=9, and its kernels have 9"),
         ("hrbp++", (64, 8, 1, 1), 0.75, ""),  # one tap: nothing to choose
-        ("hrbp:rows=8", (64, 8, 3, 3), 0.75, "4 of its blocks live, and there are 8 groups of outputs: 4 of them end"),
+        ("hrbp:rows=8", (64, 8, 3, 3), 0.75, "its blocks number 4, and its groups of outputs 8: 4 without a weight"),
         (
             "hrbp++:rows=8",
             (64, 8, 3, 3),
             0.98,
-            "3 of its blocks live, and there are 8 groups of outputs: 5 of them end",
+            "its blocks number 3, and its groups of outputs 8: 5 without a weight",
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_remarks_stand_in_the_listing() -> None:
     rows = {row.name: row.remark for row in pruner.report().layers}
     assert rows["0"] == ""
     assert rows["1"] == "72 outputs are 2 x 32 and 8 left over, which make smaller blocks"
-    assert rows["2"].startswith("at a sparsity of 0.99 1 of its blocks live")
+    assert rows["2"].startswith("at a sparsity of 0.99 its blocks number 1")
     assert rows["1"] in str(pruner.report())
 
 

@@ -125,7 +125,7 @@ def weights_of(args: Namespace) -> "dict[str, Tensor]":
         return _of_model(args, state)
     if (model := model_of(path)) is not None:
         return _by_targets(model, state, str(path))
-    found = {name.removesuffix(".weight"): x for name, x in state.items() if x.dim() == 4 and name.endswith("weight")}
+    found = {name.removesuffix(".weight"): x for name, x in state.items() if x.dim() == 4 and name.endswith(".weight")}
     if len(found) < 2:
         raise CheckpointError(f"{path} holds {len(found)} convolutions; the first one stays dense, so nothing is left")
     first = _first(found)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from campfire.compress.compressing import best_layout
-from campfire.errors import DoesNotFit, UsageError
+from campfire.errors import CheckpointError, DoesNotFit, UsageError
 from campfire.kernels import Conv
 from campfire.kernels.choice import PASSES
 from campfire.kernels.cost import pace_of
@@ -136,6 +136,7 @@ def regroup(
     Raises:
         UsageError: not such a structure, or a sparsity outside [0, 1).
         DoesNotFit: no layer can be cut into such blocks.
+        CheckpointError: a weight is no finite number.
 
     >>> found = regroup({"conv": torch.randn(64, 16, 3, 3)}, "hrbp", 0.75)
     >>> found["sparsity_true"], found["share"]["kernel"] > found["share"]["blocks"] > found["share"]["unregrouped"]
@@ -159,6 +160,10 @@ def regrouped(
     """As `regroup`, with the masks."""
     if sparsity is not None and not 0 <= sparsity < 1:
         raise UsageError(f"a sparsity is a fraction of zeros in [0, 1); got {sparsity}")
+    if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
+        raise CheckpointError(
+            f"the weights of {', '.join(broken)} hold NaN or infinity; take a checkpoint from before that"
+        )
     layers = [regroup_layer(name, weight, structure, sparsity, elementwise) for name, weight in weights.items()]
     cut = [x for x in layers if not x.reason]
     if not cut and sparsity is None and not any(bool((x == 0).any()) for x in weights.values()):

@@ -76,8 +76,8 @@ class HRBP(Structure):
         living = sum(self._units(kind, shape, sparsity) for kind in blocks.kinds()) // self.taps_of(shape)[1]
         if living < groups:
             found.append(
-                f"at a sparsity of {sparsity:.4g} {living} of its blocks live, and there are {groups} groups of "
-                f"outputs: {groups - living} of them end without a weight; ask for fewer zeros or smaller blocks"
+                f"at a sparsity of {sparsity:.4g} its blocks number {living}, and its groups of outputs {groups}: "
+                f"{groups - living} without a weight; ask for fewer zeros or smaller blocks"
             )
         return found
 
