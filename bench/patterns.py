@@ -61,8 +61,14 @@ def summary(rows: list[dict], name: str) -> dict:
     return told
 
 
+def step(rows: list[dict], passes: list[str], kernel: str) -> float:
+    """The dense library's time for all passes of all layers over a kernel's."""
+    times = [sum(r["count"] * r[name][f"{k}_ms"] for r in rows for name in passes) for k in ("dense", kernel)]
+    return round(times[0] / times[1], 2)
+
+
 def main() -> None:
-    """Time every 3x3 layer of a network but the first."""
+    """Time every 3x3 layer of stride 1 of a network but the first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", default="resnet50")
     parser.add_argument("--size", type=int, default=224, help="of the image")
@@ -74,9 +80,14 @@ def main() -> None:
     given = parser.parse_args()
     keep_memory()
     passes = given.passes.split(",")
-    layers = [layer for layer in layers_of(given.net, given.size) if layer.kind == "3x3" and given.only in str(layer)]
+    layers = [
+        layer
+        for layer in layers_of(given.net, given.size)
+        if layer.kind == "3x3" and layer.conv.stride == 1 and given.only in str(layer)
+    ]
     rows = [timed(layer, given.batch, given.connectivity, given.rounds, passes) for layer in layers]
     told = {"given": vars(given), "summary": {name: summary(rows, name) for name in passes}, "layers": rows}
+    told["all_passes"] = {kernel: step(rows, passes, kernel) for kernel in ("lanes", "codegen")}
     print(json.dumps({**told, "machine": machine()}))
 
 

@@ -5,15 +5,14 @@ import torch
 from campfire.kernels import codegen_passes, lanes_passes
 from campfire.kernels.base import Conv
 from campfire.kernels.codegen_book import patterns_of
-from campfire.kernels.codegen_index import PatternIndex
+from campfire.kernels.codegen_index import Filters, PatternIndex
 from campfire.kernels.lanes import LanePasses, Lanes
 from campfire.kernels.lanes_plan import Geometry
-from campfire.kernels.lanes_ways import Way, way_of
+from campfire.kernels.lanes_ways import AsTheyLie, InParts, Way, way_of
 from campfire.packed import Packed
 
 MOST_PATTERNS = 16  # each is a loop of its own in every register tile
 MOST_TAPS = 9  # their weights stand in registers beside the sums
-FURTHEST = 2**16  # values of an output that an index can name
 
 
 class Codegen(Lanes):
@@ -34,10 +33,8 @@ class Codegen(Lanes):
         taps = packed.shape[2] * packed.shape[3]
         if not 1 < taps <= 62:
             return [f"a kernel has 2 to 62 taps; got {packed.shape[2]}x{packed.shape[3]}"]
-        if packed.shape[1] * MOST_TAPS >= FURTHEST or packed.shape[0] * MOST_TAPS >= FURTHEST:
-            return [
-                f"a layer has fewer than {FURTHEST // MOST_TAPS} channels; got {packed.shape[1]}->{packed.shape[0]}"
-            ]
+        if conv.stride != 1:
+            return [f"with a stride taps share too few vectors to gain over lanes; stride is 1, got {conv.stride}"]
         patterns = patterns_of(packed)
         if not 0 < len(patterns) <= MOST_PATTERNS:
             return [f"its kernels have 1 to {MOST_PATTERNS} patterns of taps; got {len(patterns)}"]
@@ -56,3 +53,11 @@ class CodegenPasses(LanePasses):
 
     def _found(self, geometry: Geometry) -> Way:
         return way_of(PatternIndex(self._positions, geometry, lanes_passes.width()), codegen_passes)
+
+    def filters(self, size: tuple[int, ...]) -> dict[str, Filters]:
+        """What is generated for inputs [N, C, H, W]: the indices and tiles of each pass."""
+        way = self._way(size)
+        assert isinstance(way, AsTheyLie | InParts)
+        found = way.index, way.index_back
+        assert all(isinstance(index, PatternIndex) for index in found)
+        return {"forward": found[0].ahead, "d_input": found[1].back}  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,17 +9,17 @@ from torch import Tensor
 from campfire.kernels.codegen_book import Book, drawing
 from campfire.kernels.codegen_plan import heights, with_tile
 from campfire.kernels.codegen_source import Tiles
-from campfire.kernels.lanes_index import Index, under_taps
-from campfire.kernels.lanes_plan import Geometry, Pass, reads, reads_back
+from campfire.kernels.lanes_index import Index
+from campfire.kernels.lanes_plan import Pass, reads, reads_back
 
 
 @dataclass(frozen=True)
 class Filters:
-    """One direction: group (class blocks + block) K + k has the kernels ``[start[i], start[i + 1])``.
+    """One direction (FKW): group block K + k has the kernels ``[start[i], start[i + 1])``, pattern by pattern.
 
-    ``at`` int32 [groups] is a group's first value; ``entry`` int32 [kernels] the line of the strip that a kernel reads and,
-    16 bits up, where its values stand behind ``at``; ``count`` int16 [groups, P] how many have each pattern; ``which`` int32
-    [n] the order of the values, None where it is their own.
+    ``at`` int32 [groups] is a group's first value in that order, ``entry`` uint16 [kernels] the line of the strip that a
+    kernel reads, ``count`` uint16 [groups, P] how many have each pattern, and ``which`` int32 [kernels] where a kernel's values
+    begin in the layer's own.
     """
 
     walk: Pass
@@ -28,7 +28,12 @@ class Filters:
     at: Tensor
     entry: Tensor
     count: Tensor
-    which: Tensor | None
+    which: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the index."""
+        return sum(t.numel() * t.element_size() for t in (self.start, self.at, self.entry, self.count, self.which))
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class PatternIndex(Index):
     >>> from campfire.kernels.lanes_plan import Geometry
     >>> positions = torch.tensor([0, 1, 3, 4, 9, 10, 12, 13])
     >>> index = PatternIndex(positions, Geometry(16, 2, 8, 8, 1, 3, 3, padding=1))
-    >>> index.ahead.count.tolist(), index.ahead.tiles.drawn[0]
+    >>> index.ahead.count.tolist(), index.ahead.tiles.drawn
     ([[2]], (('x x .', 'x x .', '. . .'),))
     """
 
@@ -55,95 +60,43 @@ class PatternIndex(Index):
     @cached_property
     def ahead(self) -> Filters:
         """For the forward pass."""
-        walk = self._tile(reads(self.geometry, whole=False))
-        g = self.geometry
-        lines = torch.tensor([walk.line(r, s) for r in range(g.taps_high) for s in range(g.taps_wide)])
-        return _listed(self.book, walk, torch.zeros_like(lines), lines, g, back=False)
+        g, walk = self.geometry, self._tile(reads(self.geometry, whole=False))
+        lines = [walk.line(r, s) for r in range(g.taps_high) for s in range(g.taps_wide)]
+        outputs, inputs = self.book.kernel // g.inputs, self.book.kernel % g.inputs
+        return _listed(self.book, walk, lines, outputs, inputs, g.taps_wide)
 
     @cached_property
     def back(self) -> Filters:
-        """For the gradient of the input."""
-        walk = self._tile(reads_back(self.geometry, whole=False))
-        return _listed(self.book, walk, *under_taps(walk, self.geometry), self.geometry, back=True)
+        """For the gradient of the input, which reads the output's under the same taps, turned round."""
+        g, walk = self.geometry, self._tile(reads_back(self.geometry, whole=False))
+        lines = [
+            walk.line(g.taps_high - 1 - r, g.taps_wide - 1 - s) for r in range(g.taps_high) for s in range(g.taps_wide)
+        ]
+        outputs, inputs = self.book.kernel // g.inputs, self.book.kernel % g.inputs
+        return _listed(self.book, walk, lines, inputs, outputs, g.taps_wide)
 
     def _tile(self, walk: Pass) -> Pass:
-        kernels = len(self.book.kernel)
+        kernels, taps = len(self.book.kernel), self.book.patterns.sum(1)
         share = kernels / (self.geometry.outputs * self.geometry.inputs)
-        return with_tile(walk, self.values / max(1, kernels), int(self.book.patterns.sum(1).max()), share, self.lanes)
+        return with_tile(walk, self.values / kernels, int(taps.max()), share, self.lanes)
 
 
-class _Pieces:
-    """What each class of outputs sees of the kernels: of each the part of its pattern that reaches the class, if any."""
-
-    def __init__(self, book: Book, classes: Tensor, count: int):
-        self.patterns: list[Tensor] = []  # of a class: bool [P, R S]
-        found = []
-        for which in range(count):
-            part = book.patterns & (classes == which)
-            living = part.any(1)
-            patterns, number = torch.unique(part[living], dim=0, return_inverse=True)
-            names = torch.full((len(part),), -1)
-            names[living] = number
-            self.patterns.append(patterns)
-            mine = names[book.pattern]
-            kernel = (mine >= 0).nonzero()[:, 0]
-            found.append(torch.stack([kernel, torch.full_like(kernel, which), mine[kernel]]))
-        self.kernel, self.which, self.pattern = torch.cat(found, 1)
-        self.most = max(1, *(len(patterns) for patterns in self.patterns))
-
-    def sort(self, key: Tensor) -> None:
-        """By a key, which has a number for every piece."""
-        order = torch.argsort(key)
-        self.kernel, self.which, self.pattern = self.kernel[order], self.which[order], self.pattern[order]
-
-    @property
-    def taps(self) -> Tensor:
-        """Of every piece: bool [n, R S]."""
-        first = torch.tensor([0, *(len(patterns) for patterns in self.patterns)]).cumsum(0)
-        return torch.cat(self.patterns)[first[self.which] + self.pattern]
-
-
-def _listed(book: Book, walk: Pass, classes: Tensor, lines: Tensor, geometry: Geometry, back: bool) -> Filters:
-    """Every kernel once in each class of outputs that its taps reach."""
-    pieces = _Pieces(book, classes, walk.spread**2)
-    outputs, inputs = book.kernel // geometry.inputs, book.kernel % geometry.inputs
-    out, read = (inputs, outputs) if back else (outputs, inputs)
-
-    def group() -> Tensor:
-        block = pieces.which * walk.blocks + read[pieces.kernel] // walk.block
-        return block * walk.out_channels + out[pieces.kernel]
-
-    pieces.sort((group() * pieces.most + pieces.pattern) * walk.in_channels + read[pieces.kernel])
-    mine, groups = group(), walk.spread**2 * walk.blocks * walk.out_channels
-    count = torch.bincount(mine * pieces.most + pieces.pattern, minlength=groups * pieces.most).view(groups, -1)
+def _listed(book: Book, walk: Pass, lines: list[int], out: Tensor, read: Tensor, wide: int) -> Filters:
+    """Every kernel, by strip, filter, pattern and what it reads."""
+    groups, patterns = walk.blocks * walk.out_channels, len(book.patterns)
+    key = (read // walk.block * walk.out_channels + out) * patterns + book.pattern
+    order = torch.argsort(key * walk.in_channels + read)
+    count = torch.bincount(key, minlength=groups * patterns).view(groups, patterns)
+    taps = book.patterns.sum(1)
+    sizes = taps[book.pattern]
+    which, at = (sizes.cumsum(0) - sizes)[order], (count * taps).sum(1)
     start = torch.cat([count.new_zeros(1), count.sum(1).cumsum(0)])
-    place, which = _reordered(book, pieces) if back else (_first(book)[pieces.kernel], None)
-    at = torch.full((groups,), 2**40).scatter_reduce(0, mine, place, "amin")
-    entry = read[pieces.kernel] % walk.block * walk.lines + ((place - at[mine]) << 16)
-    tiles = _tiles(pieces, walk, lines, geometry.taps_wide)
-    return Filters(walk, tiles, start.int(), at.int(), entry.int(), count.short(), which)
-
-
-def _first(book: Book) -> Tensor:
-    """Where the values of every kernel begin."""
-    sizes = book.patterns.sum(1)[book.pattern]
-    return sizes.cumsum(0) - sizes
-
-
-def _reordered(book: Book, pieces: _Pieces) -> tuple[Tensor, Tensor]:
-    """Where the values of every piece begin if they follow each other, and which they then are."""
-    taps = pieces.taps
-    sizes = taps.sum(1)
-    rank = (book.patterns.cumsum(1) - 1)[book.pattern[pieces.kernel]]
-    which = (_first(book)[pieces.kernel, None] + rank)[taps]
-    return sizes.cumsum(0) - sizes, which.int()
-
-
-def _tiles(pieces: _Pieces, walk: Pass, lines: Tensor, wide: int) -> Tiles:
-    return Tiles(
-        tuple(tuple(tuple(lines[taps].tolist()) for taps in patterns) for patterns in pieces.patterns),
-        tuple(tuple(drawing(taps.tolist(), wide) for taps in patterns) for patterns in pieces.patterns),
+    tiles = Tiles(
+        tuple(tuple(lines[t] for t in p.nonzero()[:, 0].tolist()) for p in book.patterns),
+        tuple(drawing(p.tolist(), wide) for p in book.patterns),
         heights(walk),
         walk.cols,
         walk.pitch,
     )
+    entry, at = (read % walk.block * walk.lines)[order].to(torch.uint16), at.cumsum(0) - at
+    return Filters(walk, tiles, start.int(), at.int(), entry, count.to(torch.uint16), which.int())

@@ -77,7 +77,7 @@ def _run(
     code.campfire_patterns_run(
         ctypes.byref(f.walk),
         *map(_at, arguments),
-        ctypes.c_int64(0 if f.which is None else f.which.numel()),
+        ctypes.c_int64(value.numel()),
         *map(_at, (value, bias, residual)),
         ctypes.c_int32(relu),
         _at(y),

@@ -1,5 +1,6 @@
 """Register tiles of generated code: which one suits a layer, from a model of the cycles or from what was timed."""
 
+import itertools
 from functools import cache
 
 from campfire.kernels.lanes_plan import LANES, Pass
@@ -26,8 +27,7 @@ def with_tile(walk: Pass, taps: float, most: int, kernels: float, lanes: int) ->
 def tiled(walk: Pass, rows: int, cols: int, lines: int = LINES) -> Pass:
     """The pass with a tile of at most so many rows, which are then shared out evenly, and strips to match."""
     fields = {name: getattr(walk, name) for name, *_ in Pass._fields_}
-    high = -(-walk.out_height // walk.spread)
-    rows = -(-high // -(-high // rows))
+    rows = -(-walk.out_height // -(-walk.out_height // rows))
     chosen = Pass(**{**fields, "rows": rows, "cols": cols})
     strips = -(-walk.in_channels // max(1, lines // chosen.lines))
     chosen.block = -(-walk.in_channels // strips)
@@ -41,17 +41,9 @@ def most_sums(taps: int, lanes: int) -> int:
 
 def heights(walk: Pass) -> tuple[int, ...]:
     """All numbers of rows that a tile has somewhere."""
-    found = set()
-    high = -(-walk.out_height // walk.spread)
-    tiles = -(-high // walk.rows)
-    for top in range(walk.spread):
-        for tile in range(tiles):
-            first = high * tile // tiles
-            rows = min(
-                high * (tile + 1) // tiles - first, -(-(walk.out_height - first * walk.spread - top) // walk.spread)
-            )
-            found.add(rows)
-    return tuple(sorted(found - {0}))
+    tiles = -(-walk.out_height // walk.rows)
+    tops = [walk.out_height * i // tiles for i in range(tiles + 1)]
+    return tuple(sorted({bottom - top for top, bottom in itertools.pairwise(tops)}))
 
 
 @cache
@@ -63,12 +55,10 @@ def _tile(fields: tuple[int, ...], taps: float, kernels: float, limit: int) -> t
 
 def _cost(walk: Pass, taps: float, kernels: float) -> float:
     """Cycles for each product of a vector that an output needs."""
-    high, wide = -(-walk.out_height // walk.spread), -(-walk.out_width // walk.spread)
-    rows = high / -(-high // walk.rows)
-    size, needed = rows * walk.cols, rows * wide / -(-wide // walk.cols)
-    share = taps / walk.spread**2  # of a kernel's taps those that reach one class
-    run = min(1.0, share) * kernels * walk.in_channels / walk.blocks  # kernels of a strip
-    each = max(max(share, 1.0) * size / 2 + 4, 4 * max(share, 1.0))  # two products a cycle; sums wait for each other
-    sums = 40 + (1.2 if walk.spread == 1 else 4) * size
-    pack = 4 * walk.lines * walk.in_channels / walk.blocks / (walk.out_channels * walk.spread**2)
-    return (run * each + sums + pack) / (run * max(share, 1.0) * needed)
+    rows = walk.out_height / -(-walk.out_height // walk.rows)
+    size, needed = rows * walk.cols, rows * walk.out_width / -(-walk.out_width // walk.cols)
+    run = kernels * walk.in_channels / walk.blocks  # kernels of a strip
+    each = max(taps * size / 2 + 4, 4 * taps)  # two products a cycle; those of one sum wait for each other
+    sums = 40 + 1.2 * size  # they come and go with every strip
+    pack = 4 * walk.lines * walk.in_channels / walk.blocks / walk.out_channels
+    return (run * each + sums + pack) / (run * taps * needed)

@@ -96,7 +96,7 @@ def _backward(walk: Pass, geometry: Geometry, kernels: Tensor, tap: Tensor | Non
     k, c = kernels // geometry.inputs, kernels % geometry.inputs
     offset, place = k % walk.block * walk.lines, k // walk.block
     if tap is not None:
-        classes, lines = under_taps(walk, geometry)
+        classes, lines = _under_taps(walk, geometry)
         offset, place = offset + lines[tap], place + classes[tap] * walk.blocks
     key = place * walk.out_channels + c
     which = torch.argsort(key, stable=True)
@@ -105,7 +105,7 @@ def _backward(walk: Pass, geometry: Geometry, kernels: Tensor, tap: Tensor | Non
     return Side(walk, start, start[:-1], _padded(offset[which]), which.to(torch.int32))
 
 
-def under_taps(walk: Pass, geometry: Geometry) -> tuple[Tensor, Tensor]:
+def _under_taps(walk: Pass, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """The class of inputs that each tap serves, and the line of a strip that it reads."""
     down, right = (distances(taps, geometry) for taps in (geometry.taps_high, geometry.taps_wide))
     pairs = [(r, s) for r in range(geometry.taps_high) for s in range(geometry.taps_wide)]

@@ -49,7 +49,7 @@ class AsTheyLie(Way):
     """16 images side by side, or 16 pixels of a 1x1 layer."""
 
     def __init__(self, index: Index, passes: ModuleType):
-        self.index, self.passes = index, passes
+        self.index, self.index_back, self.passes = index, index, passes
 
     def forward(self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
         return self.passes.forward(x, self.index, value, bias, residual, relu)

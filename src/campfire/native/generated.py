@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from campfire.native.building import CPP, Build
 from campfire.native.compilers import BuildFailed, compiler
 from campfire.native.flavours import flavour
 from campfire.native.loading import Outcome, insisting, mode, obtain, request_of, warn_once
+
+INCLUDE = re.compile(r'^#include "(\w+\.h)"', re.MULTILINE)
 
 _outcomes: dict[tuple[str | None, ...], Outcome] = {}
 _locks: dict[tuple[str | None, ...], threading.Lock] = {}
@@ -30,7 +33,7 @@ class Generated(Build):
 
     def _contents(self) -> Iterator[tuple[str, bytes]]:
         yield f"{self.name}.cpp", self.text.encode()
-        yield from ((file.name, file.read_bytes()) for file in sorted(CPP.glob("*.h")))
+        yield from sorted(headers(self.text).items())
 
     def compile(self, target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="campfire-generated-") as work:
@@ -47,7 +50,7 @@ def library(name: str, text: str, serves: str) -> ctypes.CDLL | None:
     """
     if mode() == "0":
         return None
-    request = (*request_of(name), hashlib.sha256(text.encode()).hexdigest())
+    request = _request(name, text)
     if (found := _outcomes.get(request)) is None:
         with _lock_of(request):
             found = _outcomes.get(request) or _attempt(name, text, serves)
@@ -61,9 +64,30 @@ def libraries(name: str, texts: Sequence[tuple[str, str]]) -> None:
         list(pool.map(lambda both: library(name, *both), texts))
 
 
+def headers(text: str) -> dict[str, bytes]:
+    """The package's own headers that a text includes, and those that they include: name -> content."""
+    found: dict[str, bytes] = {}
+    left = INCLUDE.findall(text)
+    while left:
+        if (name := left.pop()) not in found:
+            found[name] = (CPP / name).read_bytes()
+            left += INCLUDE.findall(found[name].decode())
+    return found
+
+
+def size_of(name: str, text: str) -> int | None:
+    """Bytes of the compiled text in this process; None where it could not be had."""
+    found = _outcomes.get(_request(name, text))
+    return None if found is None or found.library is None else Path(found.library._name).stat().st_size
+
+
 def build_of(name: str, text: str) -> Generated:
     """What compiles a text here; raises `BuildFailed` where there is no compiler."""
     return Generated(name, flavour(), compiler(), text=text)
+
+
+def _request(name: str, text: str) -> tuple[str | None, ...]:
+    return (*request_of(name), hashlib.sha256(text.encode()).hexdigest())
 
 
 def _attempt(name: str, text: str, serves: str) -> Outcome:

@@ -9,12 +9,12 @@
 
 namespace {
 
-// Group i = (class blocks + block) K + k has kernels start[i] to start[i + 1], those of one pattern side by side.
+// Group i = block K + k has kernels start[i] to start[i + 1], those of one pattern side by side; in that order stand values.
 struct Filters {
   const int32_t *start, *at;  // offset; the group's first value
-  const uint32_t* entry;      // [kernel] index: the line of the strip it reads, and its values' place behind `at` << 16
+  const uint16_t* entry;      // [kernel] index: the line of the strip it reads
   const uint16_t* count;      // [group][pattern] stride: kernels of each
-  const float* value;
+  const float* value;         // weights
   int patterns;
   Filters after(int64_t groups) const {
     return {start + groups, at + groups, entry, count + groups * patterns, value, patterns};
@@ -35,31 +35,57 @@ struct Kernel {
 
 // The kernels of one output over one strip, in their order.
 struct Filter {
-  const uint32_t* entry;
-  const uint16_t* count;
+  const uint16_t *entry, *count;
   const float *strip, *value;
   Filter(const Filters& f, int k, const float* strip)
       : entry(f.entry + f.start[k]), count(f.count + (int64_t)k * f.patterns), strip(strip), value(f.value + f.at[k]) {}
+  template <int TAPS>
   Kernel next() {
-    const uint32_t e = *entry++;
-    return {strip + (int64_t)(e & 0xffff) * LANES, value + (e >> 16)};
+    const Kernel kernel{strip + (int64_t)*entry++ * LANES, value};
+    value += TAPS;
+    return kernel;
   }
 };
 
-// value[which[i]], so that the kernels of a filter find theirs side by side.
-const float* gathered(const float* value, const int32_t* which, int64_t n) {
+// The number that all have in common, or 0.
+template <size_t N>
+constexpr int32_t common(const int32_t (&taps)[N]) {
+  for (int32_t n : taps)
+    if (n != taps[0]) return 0;
+  return taps[0];
+}
+
+template <int TAPS>
+void copy_kernels(const float* value, const int32_t* which, int n, float* to) {
+  for (int i = 0; i < n; i++, to += TAPS) memcpy(to, value + which[i], sizeof(float) * TAPS);
+}
+
+// Values in the order of the list: kernel i has those from which[i] on, as many as its pattern has taps. In their own order
+// those of neighbouring filters would lie a page apart.
+template <typename Tiles>
+const float* listed(const Filters& f, const int32_t* which, int groups, int64_t values) {
+  constexpr int32_t TAPS = common(Tiles::TAPS);
   static thread_local Scratch ordered;
-  float* to = ordered.at_least((size_t)n + 1);
+  float* const all = ordered.at_least((size_t)values + 1);
 #pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < n; i++) to[i] = value[which[i]];
-  return to;
+  for (int g = 0; g < groups; g++) {
+    const int32_t* kernel = which + f.start[g];
+    float* to = all + f.at[g];
+    if constexpr (TAPS > 0)
+      copy_kernels<TAPS>(f.value, kernel, f.start[g + 1] - f.start[g], to);
+    else
+      for (int p = 0; p < f.patterns; p++)
+        for (int n = f.count[(int64_t)g * f.patterns + p]; n > 0; n--, to += Tiles::TAPS[p])
+          memcpy(to, f.value + *kernel++, sizeof(float) * Tiles::TAPS[p]);
+  }
+  return all;
 }
 
 // y = x through the kernels, finished by bias, residual and ReLU.
 template <typename Tiles>
 void run_patterns(const Pass& p, const float* x, Filters f, const int32_t* which, int64_t values, const Epilogue& end,
                   float* y) {
-  if (which) f.value = gathered(f.value, which, values);
+  f.value = listed<Tiles>(f, which, blocks_of(p) * p.out_channels, values);
   Accumulation<Tiles>(p, x, f, end, y).run();
 }
 
