@@ -23,6 +23,7 @@ COMMANDS = {
         "campfire.cli.kernels:main",
         "the native libraries: what they are compiled with, and compiling them now",
     ),
+    "compile": ("campfire.cli.compile:main", "the code that is generated for patterned layers, compiled or written out"),
     "bench": ("campfire.cli.bench:main", "time the parts on this machine"),
 }
 
