@@ -139,10 +139,10 @@ def test_orders_of_many_outputs(flavour: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("channels", [1, 4, 20, 37])
 def test_channels_that_are_no_multiple_of_a_vector(flavour: str, channels: int) -> None:
-    tile = (32, 4 if channels % 4 == 0 else 1, 1, 1)
-    keep = _grown(torch.arange(channels // tile[1] * 2).view(2, -1, 1, 1) % 3 != 1, tile)
-    for stride in (1, 2):
-        passes_agree(packed(keep, tile, None), Conv(stride), (3, 9, 7))
+    for stride, taps in ((1, 1), (2, 1), (1, 3), (2, 3)):
+        tile = (32, 4 if channels % 4 == 0 else 1, taps, taps)
+        keep = _grown(torch.arange(channels // tile[1] * 2).view(2, -1, 1, 1) % 3 != 1, tile)
+        passes_agree(packed(keep, tile, None), Conv(stride, taps // 2), (3, 9, 7))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

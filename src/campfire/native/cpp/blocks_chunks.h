@@ -19,6 +19,8 @@ struct Args {
     const float* weight;
     const int32_t* channel;  // [quads][4]; C where a quad has no more
     bool neighbours;
+
+    bool turned() const { return W == 16 && !neighbours; }  // x is [channel][16 pixels], of all runs of a tile
 };
 
 #if defined(__AVX512F__)
@@ -82,6 +84,17 @@ inline void add(const Vec* acc, float* x, const int64_t* at, bool neighbours) {
     }
 }
 
+// 16 pixels of n channels, from anywhere: turned over, each is one addition of a vector. Not inlined: the loop before it has
+// all registers full of sums.
+__attribute__((noinline)) void add_turned(const float* sums, float* x, const int32_t* channel, int n) {
+#if defined(__AVX512F__)
+    turn16_to([=](int i) { return sums + i * 16; }, [=](int j, Vec v) {
+        float* to = x + channel[j] * 16;
+        if (j < n) store(to, load(to) + v);
+    });
+#endif
+}
+
 template <int V, int ROWS, int L, int SEG>
 void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* const* x, Soon& next) {
     constexpr int Q = V * (16 / W);
@@ -108,6 +121,15 @@ void tile(const Args& a, const Chunk& chunk, const float* const* dy, float* cons
         }
     }
     next = soon;
+    if (a.turned()) {
+        alignas(64) float sums[16][16];
+        for (int v = 0; v < V; v++) {
+            UNROLL for (int s = 0; s < SEG; s++)
+                UNROLL for (int p = 0; p < L; p++) quads_of<ROWS>(acc[s][p] + v * (16 / W), (Four*)sums[s * L + p]);
+            add_turned(sums[0], x[0], a.channel + chunk.quad * 4 + v * 16, 16 / ROWS);
+        }
+        return;
+    }
     int64_t at[16 * V / ROWS];
     UNROLL for (int j = 0; j < 16 * V / ROWS; j++) at[j] = a.channel[chunk.quad * 4 + j];
     const bool neighbours = a.neighbours;

@@ -26,8 +26,10 @@ static inline void moved(const int32_t* table, int64_t v, const float* const* fr
         const __m512i lane = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)m->lane));
         UNROLL for (int s = 0; s < S; s++) {
             const float* f = from[s] + m->from;
-            UNROLL for (int p = 0; p < P; p++)
-                to[s][p][0] = (Vec)_mm512_mask_permutexvar_ps((__m512)to[s][p][0], (__mmask16)m->mask, lane, _mm512_loadu_ps(f + p * apart));
+            UNROLL for (int p = 0; p < P; p++) {
+                const __m512 source = _mm512_loadu_ps(f + p * apart), old = (__m512)to[s][p][0];
+                to[s][p][0] = (Vec)_mm512_mask_permutexvar_ps(old, (__mmask16)m->mask, lane, source);
+            }
         }
     }
 #else

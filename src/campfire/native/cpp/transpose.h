@@ -14,9 +14,9 @@ static inline void turn_edge(const float* from, int64_t from_row, float* to, int
 typedef float V16 __attribute__((vector_size(64)));
 typedef float V16U __attribute__((vector_size(64), aligned(4), may_alias));
 
-// row(i): where row i begins; to(j): where column j goes; PAST: past the caches.
-template <bool PAST = false, class Row, class To>
-static inline void turn16(Row row, To to) {
+// row(i): where row i begins; put(j, v) takes column j.
+template <class Row, class Put>
+static inline void turn16_to(Row row, Put put) {
     V16 a[16], b[16];
     UNROLL for (int i = 0; i < 16; i++) a[i] = *(const V16U*)row(i);
     UNROLL for (int i = 0; i < 16; i += 2) {
@@ -35,22 +35,26 @@ static inline void turn16(Row row, To to) {
             b[i + j] = __builtin_shufflevector(p, q, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
             b[i + 4 + j] = __builtin_shufflevector(p, q, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
         }
-    auto put = [&](int j, V16 v) { PAST ? stream(to(j), v) : store(to(j), v); };
     UNROLL for (int j = 0; j < 8; j++) {
         V16 p = b[j], q = b[8 + j];
         put(j, __builtin_shufflevector(p, q, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23));
         put(8 + j, __builtin_shufflevector(p, q, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
     }
 }
-#else
+#endif
+
+// to(j): where column j goes; PAST: past the caches.
 template <bool PAST = false, class Row, class To>
 static inline void turn16(Row row, To to) {
+#if defined(__AVX512F__)
+    turn16_to(row, [&](int j, V16 v) { PAST ? stream(to(j), v) : store(to(j), v); });
+#else
     for (int j = 0; j < 16; j++) {
         float* t = to(j);
         for (int i = 0; i < 16; i++) t[i] = row(i)[j];
     }
-}
 #endif
+}
 
 template <class Row>
 static inline void turn16(Row row, float* to, int64_t to_row) {
