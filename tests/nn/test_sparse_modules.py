@@ -112,7 +112,7 @@ def test_dtype_and_device_move() -> None:
     assert sparse.weight.dtype == torch.float32
     torch.testing.assert_close(sparse(x), dense.float()(x))
     assert sparse.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
-    assert {b.dtype for b in sparse.buffers()} == {torch.int32, torch.uint8, torch.bool}
+    assert {b.dtype for b in sparse.index.values()} == {torch.int32, torch.uint8, torch.bool}
     assert copy.deepcopy(sparse).to("meta").value.is_meta
     assert not sparse.eval().training
     assert sparse.train().training

@@ -197,6 +197,6 @@ def _row(
         kernel=str(sparse.choice()),
         before=after if before is None else before,
         after=after,
-        indices=sum(b.numel() * b.element_size() for b in sparse.buffers()),
+        indices=sum(b.numel() * b.element_size() for b in sparse.index.values()),
         already=already,
     )

@@ -1,4 +1,4 @@
-"""What sparse layers share: values as the Parameter, indices as buffers, the dense state dict, and the choice of kernels."""
+"""What sparse layers share: values as the Parameter, indices beside it, the dense state dict, and the choice of kernels."""
 
 import math
 from typing import Any, Self
@@ -14,14 +14,13 @@ from campfire.mask import Mask
 from campfire.nn.choosing import choices_of, passes_of, require_choice, require_kernel
 from campfire.packed import LAYOUTS, Layout, Packed
 
-INDEX = "index_"  # before the names of index parts: "kernel" and "input" are names of other things
-
 
 class SparseLayer(nn.Module):
     """A layer on packed values.
 
     ``value`` is [n, m] with at least two axes, so that rules that spare vectors from weight decay do not take it for
-    one. Index parts are buffers outside the state dict, which is that of the dense layer.
+    one. ``index`` is where the values belong. It is no buffer, for it never changes: averages of models would average it,
+    and DDP would send it around in every step. The state dict is that of the dense layer.
     """
 
     bias: nn.Parameter | None
@@ -33,8 +32,7 @@ class SparseLayer(nn.Module):
         self.layout, self.shape, self.conv, self.kernel = packed.layout, packed.shape, conv, kernel
         self._assigned: dict[torch.dtype, Choice] = {}
         self._value_shape = tuple(packed.parts["value"].shape)
-        for name in LAYOUTS[packed.layout].parts:
-            self.register_buffer(INDEX + name, packed.parts[name], persistent=False)
+        self.index = {name: packed.parts[name] for name in LAYOUTS[packed.layout].parts}
         value = packed.parts["value"]
         self.value = nn.Parameter(value.view(-1, 1) if value.dim() < 2 else value)
         self.register_parameter("bias", bias if bias is None or isinstance(bias, nn.Parameter) else nn.Parameter(bias))
@@ -55,8 +53,7 @@ class SparseLayer(nn.Module):
     @property
     def packed(self) -> Packed:
         """The weight without its zeros; its values are the Parameter's memory."""
-        parts = {name: self._buffers[INDEX + name] for name in self._layout.parts}
-        return Packed(self.layout, self.shape, {**parts, "value": self.value.detach().view(self._value_shape)})  # pyright: ignore[reportArgumentType]
+        return Packed(self.layout, self.shape, {**self.index, "value": self.value.detach().view(self._value_shape)})
 
     @property
     def weight(self) -> Tensor:
@@ -68,7 +65,7 @@ class SparseLayer(nn.Module):
         """Which weights live: bool [K, C, R, S]."""
         keep = torch.zeros(self.shape, dtype=torch.bool, device=self.value.device)
         keep.view(-1)[self._layout.positions(self.packed)] = True
-        order = self._buffers.get(INDEX + "order")
+        order = self.index.get("order")
         return Mask(keep, {} if order is None else {"order": order.long()})
 
     @property
@@ -124,6 +121,7 @@ class SparseLayer(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        self.index = {name: fn(part) for name, part in self.index.items()}
         self._prepare()  # another dtype or device may want another kernel
         return self
 
@@ -178,8 +176,7 @@ class SparseLayer(nn.Module):
 
     def _follow(self) -> None:
         """To the device and dtype of values that another tensor was assigned to."""
-        for name, part in self._buffers.items():
-            self._buffers[name] = None if part is None else part.to(self.value.device)
+        self.index = {name: part.to(self.value.device) for name, part in self.index.items()}
         self._prepare()
 
 
