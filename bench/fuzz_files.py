@@ -5,6 +5,7 @@ more than ten times the file in memory (at the limit of five times the file for 
 """
 
 import argparse
+import copy
 import dataclasses
 import json
 import random
@@ -129,9 +130,12 @@ def rename(data: bytes, other: bytes, r: random.Random) -> bytes:
     about = json.loads(header["__metadata__"]["campfire"])
     for _ in range(r.choice([1, 1, 1, 2, 3])):
         _change(about if r.random() < 0.6 else header, r)
-    if isinstance(header.get("__metadata__"), dict):
-        header["__metadata__"]["campfire"] = json.dumps(about)
-    text = json.dumps(header).encode()
+    try:
+        if isinstance(header.get("__metadata__"), dict):
+            header["__metadata__"]["campfire"] = json.dumps(about)
+        text = json.dumps(header).encode()
+    except ValueError:  # it was exchanged with a part of itself
+        return flip_header(data, other, r)
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
@@ -150,7 +154,7 @@ def _change(tree: object, r: random.Random) -> None:
     elif isinstance(value, int) and r.random() < 0.85:
         holder[key] = r.choice([value + 1, value - 1, 2 * value, value // 2, *NUMBERS])
     else:
-        holder[key] = r.choice([*NUMBERS, *ODD])
+        holder[key] = copy.deepcopy(r.choice([*NUMBERS, *ODD]))
 
 
 def _places(tree: object):

@@ -30,15 +30,21 @@ def parser() -> Parser:
     whole.set_defaults(run=_model)
     whole.add_argument("--structure", default="tiles", metavar="NAME", help="of every layer it fits (default: tiles)")
     whole.add_argument("--best", action="store_true", help="also dense inference by torch.compile with frozen weights")
+    sizes = what.add_parser("sizes", help="bytes of packed files, beside a formula, csr and a general compressor")
+    sizes.set_defaults(run=_sizes)
+    sizes.add_argument("structures", nargs="+", metavar="STRUCTURE", help="as --structure of campfire train")
     for one in (kernels, whole):
         one.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
         one.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
         one.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
-    for one in (masks, kernels, whole):
+    for one in (masks, kernels, whole, sizes):
         what = "a name, or a run whose network is timed as it is" if one is whole else "a name"
         one.add_argument("--model", default="resnet50", metavar="NAME", help=f"{what} (default: resnet50)")
         one.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
-        one.add_argument("--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)")
+        if one is not sizes:
+            one.add_argument(
+                "--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)"
+            )
         one.add_argument("--threads", type=int, metavar="N", help="CPU threads")
         one.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return own
@@ -78,6 +84,13 @@ def _model(args: Namespace) -> tuple[dict[str, Any], str]:
     sizes = (args.sparsity, _batches(args), args.rounds, args.size)
     found = bench_model(args.model, args.structure, *sizes, best=args.best)
     return found, _of_model(found)
+
+
+def _sizes(args: Namespace) -> tuple[dict[str, Any], str]:
+    from campfire.bench.sizes import bench_sizes, text
+
+    found = bench_sizes(args.model, args.structures, args.sparsity)
+    return found, text(found)
 
 
 def _batches(args: Namespace) -> list[int]:

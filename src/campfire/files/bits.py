@@ -32,10 +32,12 @@ def unpack_numbers(data: Bytes, width: int, count: int, what: str) -> NDArray[np
     """What `pack_numbers` packed.
 
     Raises:
-        CheckpointError: the bytes are not as many as ``count`` numbers take.
+        CheckpointError: the bytes are not as many as ``count`` numbers take, or the bits left over are not zero.
     """
     if len(data) != -(-count * width // 8):
         raise CheckpointError(f"{what} has {len(data)} bytes; {count} numbers of {width} bits take another size")
+    if len(data) and int(data[-1]) & (1 << len(data) * 8 - count * width) - 1:
+        raise CheckpointError(f"the bits left over in {what} are not zero")
     if width == 8:
         return data
     dtype = np.uint8 if width < 8 else np.uint16 if width <= 16 else np.uint32

@@ -92,12 +92,7 @@ def _patterned(coded: Coded, living: Keep, cell: Shape) -> Keep:
 
 def _book(coded: Coded, members: int) -> Keep:
     """bool [P, units of a cell]; its rows rise as binary numbers, so none is empty and no two are equal."""
-    packed = coded.parts["book"]
-    if len(packed) != -(-coded.patterns * members // 8):
-        raise CheckpointError(
-            f"a book of {coded.patterns} x {members} bits takes another size than {len(packed)} bytes"
-        )
-    book = np.unpackbits(packed, count=coded.patterns * members).reshape(-1, members).view(bool)
+    book = unpack_numbers(coded.parts["book"], 1, coded.patterns * members, "book").reshape(-1, members).astype(bool)
     padded = np.zeros((len(book), MEMBERS), bool)
     padded[:, MEMBERS - members :] = book
     codes = np.packbits(padded, axis=1).view(">u8")[:, 0]

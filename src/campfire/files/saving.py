@@ -74,6 +74,7 @@ def save(
     """
     path = Path(path)
     state = bare(model).state_dict() if isinstance(model, nn.Module) else dict(model)
+    _require_tensors(state)
     return save_state(path, state, claims_of(model, state, pruner), values)
 
 
