@@ -16,6 +16,7 @@ from campfire.fusion.rewriting import Rewriting
 from campfire.fusion.tracing import trace
 from campfire.nn import SparseConv2d, SparseLinear
 from campfire.nn.base import SparseLayer
+from campfire.nn.entrances import close_
 from campfire.pruner import bare
 
 __all__ = ["FusionReport", "fuse"]
@@ -88,6 +89,9 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     model = bare(model)
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     _share_kernels(model, twin)
+    for other in (torch.float32, torch.bfloat16, torch.float16):
+        if dtype not in (None, other):
+            close_(twin, other)  # they would do nothing in this dtype, and as hooks forbid to fuse
     dense = _to_dense_(twin, dtype)
     graph, opaque = trace(twin)
     modules = dict(twin.named_modules(remove_duplicate=False))
