@@ -122,6 +122,23 @@ def test_lasso_and_its_gradient(shape: tuple[int, ...], form: torch.memory_forma
     assert weight.grad.isfinite().all()
 
 
+def test_gradients_do_not_share_the_memory_that_is_kept() -> None:
+    weight = torch.randn(4, 3, 3, 3).requires_grad_()
+    lasso = GroupLasso({"a": [torch.rand(4, 3, 3, 3) > 0.5]})
+    first = lasso({"a": weight})
+    first.backward()
+    assert weight.grad is not None
+    kept, other = weight.grad, weight.grad.clone()
+    (lasso({"a": weight}) + (2 * weight).sum()).backward()
+    assert torch.allclose(weight.grad, 2 * other + 2)
+    weight.grad = None
+    stale = lasso({"a": weight})
+    lasso({"a": weight.detach() + 1})
+    assert torch.allclose(kept, 2 * other + 2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        stale.backward()
+
+
 def test_u7_terms() -> None:
     weight, one = {"a": torch.arange(1.0, 10).view(1, 1, 3, 3)}, torch.ones(1, 1, 3, 3, dtype=torch.bool)
     first = torch.tensor(books.pattern(3)).view(1, 1, 3, 3)

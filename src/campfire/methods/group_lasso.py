@@ -17,7 +17,8 @@ class GroupLasso:
     """``sum of sqrt(||W outside the mask||^2 + 1e-8)`` over the kernels of all layers and the masks of each layer.
 
     The gradient is formed with the sum, in memory that is kept from step to step: fresh memory would cost more than the
-    arithmetic. So the gradient of an earlier sum is gone once the next one is asked for; autograd then says so.
+    arithmetic. So the gradient of an earlier sum is gone once the next one is asked for, and each can be had once; autograd
+    says so.
 
     Args:
         masks: by layer, bool [K, C, R, S] each.
@@ -99,8 +100,8 @@ class _Term(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (slope,) = ctx.saved_tensors
-        return (slope * grads[0]).to(ctx.dtype), None, None
+        (slope,) = ctx.saved_tensors  # somebody else holds it too, so autograd adds to a copy
+        return slope.mul_(grads[0]).to(ctx.dtype), None, None
 
 
 def _kernels(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from campfire.mask import Mask, view4
 from campfire.pruner.rules import Target
 from campfire.scores import Score
 from campfire.sparsity import LayerSparsity
-from campfire.structures import Structure
+from campfire.structures import Structure, books
 from campfire.structures.base import Plan
 
 
@@ -207,6 +207,7 @@ class PrunedLayer:
             kept_weights=self.kept,
             weights=weights,
             conv=t.conv,
+            patterns=books.used(keep) if self.mask is not None and "book" in self.mask.plan else (),
             remark="; ".join(self.structure.remarks(t.shape, final)),
         )
 

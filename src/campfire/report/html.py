@@ -5,7 +5,7 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from campfire.report import plots, svg
+from campfire.report import patterns, plots, svg
 from campfire.report.columns import (
     EPOCH_HEAD,
     LAYER_HEAD,
@@ -57,6 +57,7 @@ def render(report: Report, curves: Mapping[str, str], layers: Mapping[str, str])
         config=config_rows(report.runs),
         environment=environment_rows(report.runs),
         layer_head=LAYER_HEAD,
+        pattern_head=patterns.HEAD,
         epoch_head=EPOCH_HEAD,
         series=svg.SERIES,
         series_dark=svg.SERIES_DARK,
@@ -71,6 +72,9 @@ def _run(run: Run, colour: str, figure: Any) -> dict[str, Any]:
         "pruned": sum(layer.pruned for layer in run.layers),
         "figure": figure,
         "layers": [(layer_cells(layer), layer.pruned) for layer in run.layers],
+        "patterns": patterns.table(run),
+        "pattern_lede": patterns.lede(run),
+        "drawing": patterns.drawing(run),
         "epochs": [epoch_cells(epoch) for epoch in thin(run.epochs, EPOCH_ROWS)],
         "count": len(run.epochs),
     }

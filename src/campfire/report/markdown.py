@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+from campfire.report import patterns
 from campfire.report.columns import (
     EPOCH_HEAD,
     IDENTITY,
@@ -69,6 +70,10 @@ def _run(run: Run, figure: str | None) -> Iterable[str]:
         pruned = sum(layer.pruned for layer in run.layers)
         yield f"{pruned} of {len(run.layers)} layers pruned."
         yield _table(LAYER_HEAD, [layer_cells(layer) for layer in run.layers])
+    if rows := patterns.table(run):
+        yield escape(patterns.lede(run))
+        yield f"```\n{patterns.drawing(run)}\n```"
+        yield _table(patterns.HEAD, rows)
     if run.epochs:
         rows = thin(run.epochs, EPOCH_ROWS)
         more = "" if len(rows) == len(run.epochs) else f" ({len(rows)} of {len(run.epochs)}; all are in metrics.jsonl)"

@@ -49,6 +49,10 @@ class Layer:
     weights: int | None = None
     reason: str | None = None
     remark: str | None = None
+    conv: bool = True
+    patterns: tuple[
+        tuple[int, str, int], ...
+    ] = ()  # in use: number, rows such as 000/011/011, how many kernels have it
 
     @property
     def pruned(self) -> bool:

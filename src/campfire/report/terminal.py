@@ -7,9 +7,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from campfire.report import patterns
 from campfire.report.columns import RESULTS, how, lede, what
 from campfire.report.compare import Report, Row
 from campfire.report.formats import plain
+from campfire.report.record import Run
 
 STATES = {"done": "green", "running": "cyan", "preempted": "yellow"}  # any other: red
 HEADS = {
@@ -38,15 +40,20 @@ def render(report: Report) -> Group:
         table.add_column(head, justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(_name(row, how if alike else what), *(Text(column.text(row)) for column in columns))
-    return Group(
-        Text(lede(report.rows)), table, Text(LEGEND, "dim"), *(Text(f"! {warning}") for warning in report.warnings)
-    )
+    drawn = [line for run in report.runs if patterns.patterned(run) for line in _patterns(run)]
+    warnings = [Text(f"! {warning}") for warning in report.warnings]
+    return Group(Text(lede(report.rows)), table, Text(LEGEND, "dim"), *drawn, *warnings)
 
 
 def show(report: Report, *, stderr: bool = False) -> None:
     """Print it; 120 columns wide where nobody is watching, so that logs do not fold."""
     watched = Console(stderr=stderr).is_terminal
     Console(stderr=stderr, highlight=False, width=None if watched else 120).print(render(report))
+
+
+def _patterns(run: Run) -> list[Text]:
+    drawn = Text(patterns.drawing(run), no_wrap=True, overflow="crop")
+    return [Text.assemble("\n", (plain(run.name), "bold"), ": ", patterns.lede(run)), drawn]
 
 
 def _name(row: Row, about: Callable[[Row], str]) -> Text:

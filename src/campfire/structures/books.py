@@ -113,6 +113,20 @@ def winners(kernels: Tensor, entries: int, most: int, centre: bool = False) -> T
     return (best[:, None] & _places(kernels.shape[1], best.device)) > 0
 
 
+def used(keep: Tensor) -> tuple[tuple[int, str, int], ...]:
+    """The patterns that the kernels of a mask [K, C, R, S] have, the most frequent first: number, rows, how many kernels.
+
+    Dead kernels, and those that keep every tap, have none.
+    """
+    kernels = keep.flatten(2).flatten(0, 1).cpu()
+    held = sums(kernels)
+    kernels = kernels[(held > 0) & (held < kernels.shape[1])]
+    found, votes = torch.unique(codes(kernels), return_counts=True)
+    drawn = ((found[:, None] & _places(kernels.shape[1], kernels.device)) > 0).tolist()
+    most = votes.argsort(descending=True, stable=True).tolist()
+    return tuple((number(drawn[i]), rows(drawn[i], keep.shape[3]), int(votes[i])) for i in most)
+
+
 def codes(taps: Tensor) -> Tensor:
     """Rows of up to 52 taps [n, taps] as int64 [n]; of patterns with equally many taps, in the order of their numbers."""
     return (taps.double() @ _places(taps.shape[1], taps.device).double()).long()
