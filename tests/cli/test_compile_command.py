@@ -18,7 +18,7 @@ from campfire.native.building import CPP
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codegen_index, "with_tile", lambda walk, *_: tiled(walk, 2, 3))
+    monkeypatch.setattr(codegen_index, "with_tile", lambda need: tiled(need.walk, 2, 3))
     if native.library("lanes") is None:
         pytest.skip("no compiler")
 

@@ -12,7 +12,7 @@ from campfire.errors import NoNative
 from campfire.kernels import KERNELS, Conv, codegen_index, codegen_passes, lanes_passes, lanes_ways, serving
 from campfire.kernels.codegen_book import Book
 from campfire.kernels.codegen_index import PatternIndex
-from campfire.kernels.codegen_plan import heights, tiled, with_tile
+from campfire.kernels.codegen_plan import Need, heights, tiled, with_tile
 from campfire.kernels.codegen_source import Tiles, reads, source
 from campfire.kernels.formats import empty, is_format, to_format
 from campfire.kernels.lanes_plan import Geometry, Pass
@@ -29,8 +29,8 @@ BOOK = torch.tensor([[1, 1, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 0, 1, 1], [
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quickly compiled, and the same for all layers here; new memory holds NaN."""
 
-    def tile(walk: Pass, *_: object) -> Pass:
-        return tiled(walk, 2, 3, lines=60)
+    def tile(need: Need) -> Pass:
+        return tiled(need.walk, 2, 3, lines=60)
 
     monkeypatch.setattr(codegen_index, "with_tile", tile)
     for module in (codegen_passes, lanes_passes, lanes_ways):
@@ -151,7 +151,7 @@ def test_every_product_stands_once_and_lines_are_read_once() -> None:
 
 def test_tiles_fit_the_registers_and_the_image() -> None:
     for size in (7, 14, 56, 2, 5):
-        walk = with_tile(reads_ahead(Geometry(16, 64, size, size, 64, 3, 3, 1, 1), False), 4, 4, 0.5, 16)
+        walk = with_tile(Need(reads_ahead(Geometry(16, 64, size, size, 64, 3, 3, 1, 1), False), 4, 4, 0.5, 16))
         assert walk.rows * walk.cols <= 26
         assert max(heights(walk)) == walk.rows
         assert walk.blocks * walk.block >= 64

@@ -100,7 +100,7 @@ def test_a_layer_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.append(sorted(runs))
         return {**ENTRY, "dense": 1.0, "ratios": {k: 2.0 for k in runs if k != "dense"}}
 
-    monkeypatch.setattr(stopwatch, "_time", count)
+    monkeypatch.setattr(stopwatch, "timed", count)
     found = stopwatch.measure(small(), ["reference"])
     assert clock == [["dense", "reference"]] * 3
     assert found.of("reference", "d_input") == 0.5
@@ -165,7 +165,7 @@ def test_rounds_that_lie_apart_are_repeated(monkeypatch: pytest.MonkeyPatch) -> 
             return {"dense": [8.0] * len(times), "near": times}
 
         monkeypatch.setattr(stopwatch, "interleaved", interleaved)
-        return stopwatch._time({"dense": lambda: None, "near": lambda: None})
+        return stopwatch.timed({"dense": lambda: None, "near": lambda: None})
 
     steady = [4.0, 4.0, 4.0, 4.0, 40.0]  # one round in five was disturbed
     assert clocked([steady])["spread"] == 1.0

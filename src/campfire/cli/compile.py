@@ -18,6 +18,9 @@ def parser() -> Parser:
     )
     own.add_argument("path", metavar="RUN|CHECKPOINT", help="a run directory, a .pt, or a run's model.safetensors")
     own.add_argument("--batch", type=int, metavar="N", help="images of a batch (default: as the run trained)")
+    own.add_argument(
+        "--tune", action="store_true", help="first time a few register tiles for each layer, and keep the best"
+    )
     own.add_argument("--emit", metavar="DIR", help="write the sources into a new or empty folder; compiles nothing")
     own.add_argument("--json", action="store_true", help="print one JSON object in one line")
     return own
@@ -40,10 +43,14 @@ def main(argv: Sequence[str]) -> int:
     if run.pruner is None:
         raise UsageError(f"{args.path} is dense: there are no patterns; train with --structure pattern")
     batch = args.batch or run.config.data.batch_size
-    found = sources(run.model, run.pruner.masks, torch.zeros(batch, run.channels, run.image_size, run.image_size))
+    given = run.model, run.pruner.masks, torch.zeros(batch, run.channels, run.image_size, run.image_size)
+    found = sources(*given)
+    tuned = found.tune() if args.tune else {}
+    found = sources(*given) if args.tune else found
     told: dict[str, Any] = {
         "run": str(args.path),
         "batch": batch,
+        "tuned": tuned,
         "layers": {layer.name: layer.figures for layer in found.layers},
         "why_not": found.why_not,
     }
@@ -62,6 +69,9 @@ def _text(told: dict[str, Any]) -> str:
         for name, x in told["layers"].items()
     ]
     lines += [f"{name:{wide}}  none: {'; '.join(reasons)}" for name, reasons in told["why_not"].items()]
+    for name, passes in told["tuned"].items():
+        best = (f"{p} {max([1.0, *ratios.values()]):.2f}" for p, ratios in passes.items())
+        lines.append(f"{name:{wide}}  times faster than untuned: {', '.join(best)}")
     if "emitted" in told:
         return "\n".join([*lines, f"wrote {len(told['emitted'])} files"])
     done = told["compiled"]

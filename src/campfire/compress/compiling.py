@@ -14,8 +14,9 @@ from campfire.compress.recording import modes_kept
 from campfire.errors import UsageError
 from campfire.kernels import KERNELS
 from campfire.kernels.codegen import CodegenPasses
-from campfire.kernels.codegen_index import Filters
+from campfire.kernels.codegen_index import Filters, PatternIndex
 from campfire.kernels.codegen_source import source
+from campfire.kernels.codegen_tuning import tune
 from campfire.mask import Mask
 from campfire.native import generated
 from campfire.native.compilers import BuildFailed
@@ -31,6 +32,7 @@ class Patterned:
     shape: tuple[int, ...]  # [K, C, R, S]
     size: tuple[int, ...]  # of its input, [N, C, H, W]
     passes: dict[str, Filters]
+    indices: tuple[PatternIndex, PatternIndex]
 
     def __str__(self) -> str:
         k, c, r, s = self.shape
@@ -74,6 +76,13 @@ class Sources:
             "seconds": round(time.perf_counter() - start, 2),
             "failed": [layer for serves in failed for layer in serves],
         }
+
+    def tune(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Time tiles for every layer: how many times faster each is than the model's choice, by layer and pass.
+
+        The choice is kept for this machine; indices that were made before stay as they are.
+        """
+        return {layer.name: tune(*layer.indices) for layer in self.layers}
 
     def emit(self, folder: Path) -> list[Path]:
         """Write every text, with the headers it includes, into an empty or a new folder.
@@ -124,7 +133,9 @@ def sources(model: nn.Module, masks: Mapping[str, Mask], x: Tensor) -> Sources:
         prepared = KERNELS["codegen"].prepare(packed, conv)
         assert isinstance(prepared, CodegenPasses)
         size = (len(x), *sizes[name][1:])
-        found.layers.append(Patterned(name, packed.shape, size, prepared.filters(size)))
+        indices = prepared.indices(size)
+        passes = {"forward": indices[0].ahead, "d_input": indices[1].back}
+        found.layers.append(Patterned(name, packed.shape, size, passes, indices))
     return found
 
 

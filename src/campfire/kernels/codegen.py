@@ -5,7 +5,7 @@ import torch
 from campfire.kernels import codegen_passes, lanes_passes
 from campfire.kernels.base import Conv
 from campfire.kernels.codegen_book import patterns_of
-from campfire.kernels.codegen_index import Filters, PatternIndex
+from campfire.kernels.codegen_index import PatternIndex
 from campfire.kernels.lanes import LanePasses, Lanes
 from campfire.kernels.lanes_plan import Geometry
 from campfire.kernels.lanes_ways import AsTheyLie, InParts, Way, way_of
@@ -54,10 +54,10 @@ class CodegenPasses(LanePasses):
     def _found(self, geometry: Geometry) -> Way:
         return way_of(PatternIndex(self._positions, geometry, lanes_passes.width()), codegen_passes)
 
-    def filters(self, size: tuple[int, ...]) -> dict[str, Filters]:
-        """What is generated for inputs [N, C, H, W]: the indices and tiles of each pass."""
+    def indices(self, size: tuple[int, ...]) -> tuple[PatternIndex, PatternIndex]:
+        """For inputs [N, C, H, W]: the index whose ``ahead`` the forward pass reads, and whose ``back`` d_input does."""
         way = self._way(size)
         assert isinstance(way, AsTheyLie | InParts)
-        found = way.index, way.index_back
-        assert all(isinstance(index, PatternIndex) for index in found)
-        return {"forward": found[0].ahead, "d_input": found[1].back}  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(way.index, PatternIndex)
+        assert isinstance(way.index_back, PatternIndex)
+        return way.index, way.index_back

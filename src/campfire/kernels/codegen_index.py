@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from campfire.kernels.codegen_book import Book, drawing
-from campfire.kernels.codegen_plan import heights, with_tile
+from campfire.kernels.codegen_plan import Need, heights, with_tile
 from campfire.kernels.codegen_source import Tiles
 from campfire.kernels.lanes_index import Index
 from campfire.kernels.lanes_plan import Pass, reads, reads_back
@@ -60,28 +60,45 @@ class PatternIndex(Index):
     @cached_property
     def ahead(self) -> Filters:
         """For the forward pass."""
-        g, walk = self.geometry, self._tile(reads(self.geometry, whole=False))
-        lines = [walk.line(r, s) for r in range(g.taps_high) for s in range(g.taps_wide)]
-        outputs, inputs = self.book.kernel // g.inputs, self.book.kernel % g.inputs
-        return _listed(self.book, walk, lines, outputs, inputs, g.taps_wide)
+        return self.ahead_by(with_tile(self.need_ahead))
 
     @cached_property
     def back(self) -> Filters:
-        """For the gradient of the input, which reads the output's under the same taps, turned round."""
-        g, walk = self.geometry, self._tile(reads_back(self.geometry, whole=False))
-        lines = [
-            walk.line(g.taps_high - 1 - r, g.taps_wide - 1 - s) for r in range(g.taps_high) for s in range(g.taps_wide)
-        ]
-        outputs, inputs = self.book.kernel // g.inputs, self.book.kernel % g.inputs
-        return _listed(self.book, walk, lines, inputs, outputs, g.taps_wide)
+        """For the gradient of the input."""
+        return self.back_by(with_tile(self.need_back))
 
-    def _tile(self, walk: Pass) -> Pass:
+    @property
+    def need_ahead(self) -> Need:
+        """What the forward pass wants of a tile."""
+        return self._need(reads(self.geometry, whole=False))
+
+    @property
+    def need_back(self) -> Need:
+        """What the gradient of the input wants of a tile."""
+        return self._need(reads_back(self.geometry, whole=False))
+
+    def ahead_by(self, walk: Pass) -> Filters:
+        """For the forward pass by a given tile."""
+        lines = [walk.line(r, s) for r in range(walk.taps_high) for s in range(walk.taps_wide)]
+        return _listed(self.book, walk, lines, *self._channels)
+
+    def back_by(self, walk: Pass) -> Filters:
+        """For the gradient of the input, which reads the output's under the same taps, turned round."""
+        lines = [walk.line(r, s) for r in range(walk.taps_high) for s in range(walk.taps_wide)]
+        return _listed(self.book, walk, lines[::-1], *reversed(self._channels))
+
+    @property
+    def _channels(self) -> tuple[Tensor, Tensor]:
+        """The output and the input of every kernel."""
+        return self.book.kernel // self.geometry.inputs, self.book.kernel % self.geometry.inputs
+
+    def _need(self, walk: Pass) -> Need:
         kernels, taps = len(self.book.kernel), self.book.patterns.sum(1)
         share = kernels / (self.geometry.outputs * self.geometry.inputs)
-        return with_tile(walk, self.values / kernels, int(taps.max()), share, self.lanes)
+        return Need(walk, self.values / kernels, int(taps.max()), share, self.lanes)
 
 
-def _listed(book: Book, walk: Pass, lines: list[int], out: Tensor, read: Tensor, wide: int) -> Filters:
+def _listed(book: Book, walk: Pass, lines: list[int], out: Tensor, read: Tensor) -> Filters:
     """Every kernel, by strip, filter, pattern and what it reads."""
     groups, patterns = walk.blocks * walk.out_channels, len(book.patterns)
     key = (read // walk.block * walk.out_channels + out) * patterns + book.pattern
@@ -93,7 +110,7 @@ def _listed(book: Book, walk: Pass, lines: list[int], out: Tensor, read: Tensor,
     start = torch.cat([count.new_zeros(1), count.sum(1).cumsum(0)])
     tiles = Tiles(
         tuple(tuple(lines[t] for t in p.nonzero()[:, 0].tolist()) for p in book.patterns),
-        tuple(drawing(p.tolist(), wide) for p in book.patterns),
+        tuple(drawing(p.tolist(), walk.taps_wide) for p in book.patterns),
         heights(walk),
         walk.cols,
         walk.pitch,

@@ -12,6 +12,8 @@ from campfire.kernels.formats import empty
 from campfire.kernels.lanes_index import Index
 from campfire.native import generated
 
+Code = ctypes.CDLL
+
 
 def forward(
     x: Tensor,
@@ -23,21 +25,21 @@ def forward(
 ) -> Tensor:
     """y [N, K, outH, outW] of x [N, C, H, W]; then plus bias [K] and residual, then ReLU."""
     assert isinstance(index, PatternIndex)
-    if (code := _code(index.ahead, index)) is None:
+    if (code := code_of(index.ahead, index)) is None:
         return lanes_passes.forward(x, index.scattered, value, bias, residual, relu)
     g = index.geometry
     y = empty((g.images, g.outputs, *g.out_size), x, "chwn")
-    return _run(code, index.ahead, x, value, bias, residual, relu, y)
+    return run(code, index.ahead, x, value, bias, residual, relu, y)
 
 
 def d_input(d_y: Tensor, index: Index, value: Tensor) -> Tensor:
     """d_x [N, C, H, W] of d_y [N, K, outH, outW]."""
     assert isinstance(index, PatternIndex)
-    if (code := _code(index.back, index)) is None:
+    if (code := code_of(index.back, index)) is None:
         return lanes_passes.d_input(d_y, index.scattered, value)
     g = index.geometry
     d_x = empty((g.images, g.inputs, g.height, g.width), d_y, "chwn")
-    return _run(code, index.back, d_y, value, None, None, False, d_x)
+    return run(code, index.back, d_y, value, None, None, False, d_x)
 
 
 def d_values(x: Tensor, d_y: Tensor, index: Index) -> Tensor:
@@ -46,7 +48,7 @@ def d_values(x: Tensor, d_y: Tensor, index: Index) -> Tensor:
     return lanes_passes.d_values(x, d_y, index.scattered)
 
 
-def _code(filters: Filters, index: PatternIndex) -> ctypes.CDLL | None:
+def code_of(filters: Filters, index: PatternIndex) -> Code | None:
     """The compiled code of one direction; None, told by a warning, where it cannot be had."""
     return _compiled(filters.tiles, f"a patterned {_named(index)} layer")
 
@@ -56,15 +58,15 @@ def _named(index: PatternIndex) -> str:
     return f"{g.inputs}->{g.outputs} {g.taps_high}x{g.taps_wide}/{g.stride} @{g.height}x{g.width}"
 
 
-def _compiled(tiles: Tiles, what: str) -> ctypes.CDLL | None:
+def _compiled(tiles: Tiles, what: str) -> Code | None:
     return generated.library("patterns", _text(tiles), what)
 
 
 _text = functools.cache(source)
 
 
-def _run(
-    code: ctypes.CDLL,
+def run(
+    code: Code,
     f: Filters,
     x: Tensor,
     value: Tensor,
@@ -73,6 +75,7 @@ def _run(
     relu: bool,
     y: Tensor,
 ) -> Tensor:
+    """Write one pass of the values [n] into y, which it returns; all tensors in the format chwn."""
     arguments = (x, f.start, f.at, f.entry, f.count, f.which)
     code.campfire_patterns_run(
         ctypes.byref(f.walk),

@@ -1,27 +1,62 @@
 """Register tiles of generated code: which one suits a layer, from a model of the cycles or from what was timed."""
 
 import itertools
+from dataclasses import dataclass
 from functools import cache
 
+from campfire.kernels import timings
 from campfire.kernels.lanes_plan import LANES, Pass
+from campfire.kernels.stopwatch import setting
 
 LINES = 1100  # vectors of a strip: each is read for several products, so that some may come from the second cache
 HIGHEST, WIDEST = 8, 14
+GAIN = 1.03  # times faster than the model's choice, before another tile takes its place
 
 
-def with_tile(walk: Pass, taps: float, most: int, kernels: float, lanes: int) -> Pass:
-    """The pass with the cheapest tile.
+@dataclass(frozen=True)
+class Need:
+    """What a tile is chosen for.
 
     Args:
+        walk: the pass, its tile open.
         taps: of a kernel, on average.
         most: taps of a pattern.
         kernels: alive, per output and input channel.
         lanes: of one register.
     """
-    fields = tuple(getattr(walk, name) for name, *_ in Pass._fields_)
-    limit = most_sums(most, lanes)
-    rows, cols = _tile(fields, max(1.0, round(taps, 1)), max(0.02, round(kernels, 2)), limit)
-    return tiled(walk, rows, cols)
+
+    walk: Pass
+    taps: float
+    most: int
+    kernels: float
+    lanes: int
+
+    @property
+    def key(self) -> str:
+        """Under which its timings are kept: layers that differ by less than 5 % of the kernels share."""
+        sizes = "x".join(str(getattr(self.walk, name)) for name, *_ in Pass._fields_)
+        return (
+            f"tile {sizes} taps:{self.taps:.1f}/{self.most} kernels:{round(20 * self.kernels) * 5} lanes:{self.lanes}"
+        )
+
+
+def with_tile(need: Need) -> Pass:
+    """The pass with the tile that was fastest here when it was tuned, else with the cheapest by the model."""
+    entry = timings.find(f"{need.key} {setting()}")
+    if entry is not None:
+        best = max(entry["ratios"], key=entry["ratios"].__getitem__, default="")
+        if best and entry["ratios"][best] > GAIN:
+            rows, cols, lines = map(int, best.split("x"))
+            return tiled(need.walk, rows, cols, lines)
+    return tiled(need.walk, *cheapest(need)[0])
+
+
+def cheapest(need: Need) -> list[tuple[int, int]]:
+    """Tiles, rows x columns, by what the model thinks of them; of those that are cut alike one."""
+    fields = tuple(getattr(need.walk, name) for name, *_ in Pass._fields_)
+    return _tiles(
+        fields, max(1.0, round(need.taps, 1)), max(0.02, round(need.kernels, 2)), most_sums(need.most, need.lanes)
+    )
 
 
 def tiled(walk: Pass, rows: int, cols: int, lines: int = LINES) -> Pass:
@@ -47,10 +82,11 @@ def heights(walk: Pass) -> tuple[int, ...]:
 
 
 @cache
-def _tile(fields: tuple[int, ...], taps: float, kernels: float, limit: int) -> tuple[int, int]:
+def _tiles(fields: tuple[int, ...], taps: float, kernels: float, limit: int) -> list[tuple[int, int]]:
     walk = Pass(*fields)
     tiles = [(r, c) for c in range(2, WIDEST + 1) for r in range(1, HIGHEST + 1) if r * c <= limit]
-    return min(tiles, key=lambda tile: (_cost(tiled(walk, *tile), taps, kernels), tile))
+    tiles = sorted(tiles, key=lambda tile: (_cost(tiled(walk, *tile), taps, kernels), tile))
+    return list({(tiled(walk, *tile).rows, tile[1]): tile for tile in reversed(tiles)}.values())[::-1]
 
 
 def _cost(walk: Pass, taps: float, kernels: float) -> float:

@@ -33,7 +33,7 @@ def measure(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) 
     missing = [name for name in passes if not _has(timings.find(f"{key} {name}"), kernels)]
     if missing:
         runs = _runs(case, kernels)
-        new = {f"{key} {name}": _time({k: r[name] for k, r in runs.items()}) for name in missing}
+        new = {f"{key} {name}": timed({k: r[name] for k, r in runs.items()}) for name in missing}
         timings.keep(new)
     for name in passes:
         entry = timings.find(f"{key} {name}")
@@ -44,12 +44,12 @@ def measure(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) 
 
 def converting(size: Size, dtype: torch.dtype) -> float:
     """Milliseconds to convert activations of a size from one memory format to another."""
-    key = f"converting {_sizes(size)} {dtype} {_setting()}"
+    key = f"converting {_sizes(size)} {dtype} {setting()}"
     if (entry := timings.find(key)) is None:
         x = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
         lanes, plain = to_format(x, "chwn"), to_format(x, "nhwc")
         runs: dict[str, Run] = {"dense": lambda: to_format(lanes, "nhwc"), "back": lambda: to_format(plain, "chwn")}
-        entry = _time(runs)
+        entry = timed(runs)
         timings.keep({key: entry})
     return entry["dense"] * (1 + 1 / entry["ratios"]["back"]) / 2
 
@@ -67,7 +67,7 @@ def key_of(case: Case) -> str:
             *(_sizes(packed.shape), f"{conv.stride}/{conv.padding}/{conv.dilation}/{conv.groups}", _sizes(case.size)),
             *(packed.layout, "" if tile is None else _sizes(read_tile(tile)), str(case.dtype), case.device.type),
             *(f"{name}:{round(20 * share) * 5}" for name, share in {"kernels": _living(packed), **shares}.items()),
-            _setting(),
+            setting(),
         ]
     )
 
@@ -88,7 +88,7 @@ def _why_not(case: Case, kernel: str) -> list[str]:
     return KERNELS[kernel].why_not(case.packed, case.conv, case.dtype, case.device)
 
 
-def _setting() -> str:
+def setting() -> str:
     """Machine, instructions, threads and versions."""
     capability = torch.backends.cpu.get_cpu_capability()
     return f"{this_cpu().name} {capability} {flavour().name} {torch.get_num_threads()} {torch.__version__} {_sources()}"
@@ -108,7 +108,7 @@ def _sizes(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _time(runs: dict[str, Run]) -> timings.Entry:
+def timed(runs: dict[str, Run]) -> timings.Entry:
     """Median milliseconds of ``dense``, and the median over rounds of its time over that of each other run.
 
     Where the rounds lie far apart there are as many again, twice at most.

@@ -1,0 +1,72 @@
+"""Tuning of generated code: tiles are tried once, the best is used from then on, and the model's choice where none gains."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from campfire import native
+from campfire.kernels import codegen_tuning, timings
+from campfire.kernels.codegen_index import PatternIndex
+from campfire.kernels.codegen_plan import Need, cheapest, with_tile
+from campfire.kernels.codegen_tuning import candidates, tune
+from campfire.kernels.lanes_plan import Geometry, reads
+
+
+@pytest.fixture(autouse=True)
+def _own_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timings, "cache_folder", lambda: tmp_path)
+
+
+def index() -> PatternIndex:
+    positions = (torch.arange(40)[:, None] * 9 + torch.tensor([0, 1, 3, 4])).flatten()
+    return PatternIndex(positions, Geometry(16, 5, 4, 3, 8, 3, 3, padding=1))
+
+
+def need() -> Need:
+    return Need(reads(Geometry(16, 256, 14, 14, 256, 3, 3, padding=1), whole=False), 4.0, 4, 0.5, 16)
+
+
+def test_candidates_are_cut_differently_and_begin_with_the_models() -> None:
+    found = candidates(need())
+    best = cheapest(need())[0]
+    assert next(iter(found)).startswith(f"{found[next(iter(found))].rows}x{best[1]}x")
+    cuts = [(walk.rows, walk.cols, walk.block) for walk in found.values()]
+    assert len(set(cuts)) == len(cuts) > 3
+    assert all(f"{walk.rows}x{walk.cols}" == name.rpartition("x")[0] for name, walk in found.items())
+
+
+def kept(ratios: dict[str, float]) -> None:
+    entry = {"dense": 1.0, "ratios": ratios, "spread": 1.0, "when": 4e9}
+    timings.keep({f"{need().key} {codegen_tuning.setting()}": entry})
+
+
+def test_what_was_fastest_is_used() -> None:
+    usual = with_tile(need())
+    kept({"2x7x700": 1.2, "5x5x1100": 1.1})
+    tuned = with_tile(need())
+    assert (tuned.rows, tuned.cols) == (2, 7) != (usual.rows, usual.cols)
+    kept({"2x7x700": 1.01, "5x5x1100": 0.9})
+    again = with_tile(need())
+    assert (again.rows, again.cols, again.block) == (usual.rows, usual.cols, usual.block)
+
+
+def test_a_layer_is_tuned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    if native.library("lanes") is None:
+        pytest.skip("no compiler")
+    calls = []
+
+    def clock(runs: dict) -> dict:
+        calls.append(list(runs))
+        for run in runs.values():
+            run()
+        return {"dense": 1.0, "ratios": dict.fromkeys(runs.keys() - {"dense"}, 1.5), "spread": 1.0, "when": 4e9}
+
+    monkeypatch.setattr(codegen_tuning, "timed", clock)
+    monkeypatch.setattr(codegen_tuning, "TILES", 2)
+    found = tune(index(), index())
+    assert len(calls) == 2
+    assert all(names[0] == "dense" or "dense" in names for names in calls)
+    assert found == tune(index(), index())
+    assert len(calls) == 2
+    assert set(found) == {"forward", "d_input"}
