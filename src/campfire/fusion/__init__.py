@@ -100,9 +100,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     for name in orders.changed:
         twin.set_submodule(name, modules[name])
     fused = fx.GraphModule(twin, graph, type(model).__name__).eval()
-    fused.report = FusionReport(
-        done.folded, done.kept, done.sums, done.relus, dense, opaque, orders.absorbed, orders.restored
-    )  # pyright: ignore
+    found = (done.folded, done.kept, done.sums, done.relus, dense, opaque, orders.absorbed, orders.restored)
+    fused.report = FusionReport(*found)  # pyright: ignore
     fused.meta[_KEPT_BY_COPIES] = {"report": fused.report}
     return fused if dtype is None else fused.to(dtype)
 

@@ -6,6 +6,7 @@ conv1, rows 0 3 1 2 --> y as it lies ------> conv2, inputs 0 3 1 2
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -62,13 +63,10 @@ class Absorption:
     def _layer(self, node: fx.Node) -> Layer | None:
         """The convolution that a node calls, if its channels may have other numbers."""
         module = self.modules[str(node.target)] if node.op == "call_module" else None
-        if (
-            type(module) not in (SparseConv2d, nn.Conv2d)
-            or self.why_not_own(node, module)
-            or not set(node.kwargs) <= {"residual", "relu"}
-        ):
+        if not isinstance(module, SparseConv2d | nn.Conv2d) or type(module) not in (SparseConv2d, nn.Conv2d):
             return None
-        assert isinstance(module, SparseConv2d | nn.Conv2d)
+        if self.why_not_own(node, module) or not set(node.kwargs) <= {"residual", "relu"}:
+            return None
         known = not isinstance(module, SparseConv2d) or module.layout in LAYOUTS
         return module if known and module.groups == 1 and len(node.args) == 1 else None
 
@@ -185,11 +183,11 @@ def _along(weight: Tensor, order: Tensor, axis: int) -> Tensor:
     return weight.detach().index_select(axis, order).contiguous(memory_format=form)
 
 
-def _steps(layer: Layer) -> dict:
+def _steps(layer: Layer) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
 
 
-def _sizes(layer: nn.Conv2d) -> dict:
+def _sizes(layer: nn.Conv2d) -> dict[str, Any]:
     names = ("in_channels", "out_channels", "kernel_size", "padding_mode")
     return {**{name: getattr(layer, name) for name in names}, **_steps(layer)}
 

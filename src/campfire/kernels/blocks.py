@@ -70,9 +70,7 @@ class BlockPasses(Prepared):
         self._many_pixels = self._pointwise and conv.stride == 1 and self.tiles.tile[0] % 32 != 0  # 28 in a tile
         self._rows = (self.sets.group * self.tiles.tile[0]).to(torch.int32)
         self._place = None if self.order is None else self.order.argsort().to(torch.int32)
-        few = self.order is not None and self._place is not None and len(self.order) <= MOVED
-        self._gather = moves(self.order) if few else None  # rows of the blocks from outputs
-        self._restore = moves(self._place) if few else None
+        self._gather, self._restore = _moves(self.order), _moves(self._place)  # rows from outputs, and back
         self._offsets: dict[tuple[int, int], Tensor] = {}
         self._reads: dict[int, Reads] = {}
         self._known: dict[tuple[int, ...], Tensor] = {}
@@ -139,6 +137,10 @@ class BlockPasses(Prepared):
             function = self._functions[name] = getattr(library, f"campfire_blocks_{name}")
             function.argtypes = [ctypes.c_int64 if isinstance(a, int) else ctypes.c_void_p for a in arguments]
         function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+
+
+def _moves(index: Tensor | None) -> Tensor | None:
+    return None if index is None or len(index) > MOVED else moves(index)
 
 
 def _nhwc(x: Tensor) -> Tensor:
