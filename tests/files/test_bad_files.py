@@ -81,6 +81,7 @@ CASES = {
     "another shape": (layer(shape=[8, 8, 3, 3]), "points outside its 64 units"),
     "a unit of nothing": (layer(unit=[0, 1, 1, 1]), "does not fit"),
     "a unit larger than the weight": (layer(unit=[1, 1, 4, 1]), "does not fit"),
+    "a cell of nothing": (layer(cell=0), "and unit and cell 4"),
     "cells that do not divide": (layer(cell=[1, 3, 3, 3]), "do not divide"),
     "cells of everything": (layer(cell=[16, 8, 1, 1]), "a cell has 64 units at most"),
     "more patterns": (layer(patterns=3), "book has 3 bytes; 27 numbers of 1 bits take another size"),

@@ -35,8 +35,8 @@ def forms(keep: Keep, order: np.ndarray | None = None) -> list[Form]:
 
     >>> keep = np.zeros((32, 16, 3, 3), bool)
     >>> keep[:, ::2] = True
-    >>> [form.name for form in forms(keep)]
-    ['outputs and inputs', 'nm:n=1,m=2', 'tiles:rows=32,channels=1', 'kernel', 'vector', 'fine']
+    >>> [form.name for form in forms(keep)][:3]
+    ['outputs and inputs', 'tiles:rows=32,channels=1', 'kernel']
     """
     alive = int(np.count_nonzero(keep))
     if alive in (0, keep.size):
