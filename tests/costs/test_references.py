@@ -73,10 +73,15 @@ def test_random_masks_and_activations_keep_what_densities_promise(grain: str) ->
         assert counted == pytest.approx(promised, rel=0.02)
 
 
-def test_work_is_the_products_of_each_kernel() -> None:
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_work_is_the_products_of_each_output_and_input(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "CHUNK", chunk)
     layer = nn.Conv2d(4, 6, 3, groups=2, stride=2, bias=False)
     keep, active = draw(tuple(layer.weight.shape), 0.4, 1), draw((2, 4, 8, 8), 0.5, 2)
-    seen = Seen.of(active.float(), Geometry.of(layer))
+    by_output, by_input = Seen.of(active.float(), Geometry.of(layer)).work(keep)
     layer.weight.data = keep.float()
-    assert seen.work(keep).sum(1).tolist() == layer(active.float()).sum((0, 2, 3)).tolist()
-    assert int(seen.work(keep).sum()) == seen.references(keep).products
+    assert by_output.tolist() == layer(active.float()).sum((0, 2, 3)).tolist()
+    for c in range(2):
+        layer.weight.data = keep.float()
+        layer.weight.data[:, 1 - c] = 0
+        assert int(by_input[c]) == int(layer(active.float()).sum())

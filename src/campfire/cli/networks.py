@@ -85,7 +85,11 @@ def of_run(name: str) -> Network:
 
     def images(n: int) -> Tensor:
         same = {name: getattr(trained, name) for name in ("channels", "image_size", "mean", "std")}
-        batches = data.batches(load_data(trained.config.data, **same), "test", 1, epoch=0, seed=0, train=False)
+        try:
+            found = load_data(trained.config.data, memory_limit=1, **same)  # image files: only those asked for are read
+        except UsageError:  # arrays are in memory as they are
+            found = load_data(trained.config.data, **same)
+        batches = data.batches(found, "test", 1, epoch=0, seed=0, train=False)
         return torch.cat([x for x, _ in itertools.islice(batches, n)])
 
     return Network(

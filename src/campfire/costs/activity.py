@@ -68,9 +68,9 @@ def activity(model: nn.Module, keep: Mapping[str, Tensor], images: Tensor) -> di
 def of_layer(keep: Tensor, x: Tensor, outputs: int, geometry: Geometry) -> Activity:
     """What one call of a layer does with an input; ``keep`` is bool [K, C / groups, R, S]."""
     seen = Seen.of(x, geometry)
-    work = seen.work(keep).double()
+    by_output, by_input = (work.double() for work in seen.work(keep))
     both = seen.references(keep), seen.references(torch.ones_like(keep))
-    return Activity(x.numel(), int(x.count_nonzero()), outputs, *both, work.sum(1), work.sum(0))
+    return Activity(x.numel(), int(x.count_nonzero()), outputs, *both, by_output, by_input)
 
 
 def _counting(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from campfire.costs.macs import packed_of
 
 TABLE = 12  # most taps that are counted by numbers: 2^12 counts a channel
+CHUNK = 64  # outputs at once
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,22 @@ class Seen:
     def references(self, keep: Tensor) -> References:
         """Those of a mask [K, C / groups, R, S], over all images."""
         rows, columns = self.kernel
+        products = int(self.work(keep)[0].sum())
+        if rows == columns == 1:
+            return References(products, products, products)
         living = keep.reshape(self.groups, -1, *keep.shape[1:])  # [groups, K / groups, C / groups, R, S]
         by_row = sum(row.met(living[:, :, :, r]) for r, row in enumerate(self._rows))
         whole = by_row if rows == 1 else self._whole.met(living.flatten(3))
-        products = int(self.work(keep).sum())
         return References(products, products if columns == 1 else by_row, whole)
 
-    def work(self, keep: Tensor) -> Tensor:
-        """Products of every kernel of a mask over all images, int64 [K, C / groups]."""
+    def work(self, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Products of a mask over all images, by output [K] and by input [C / groups], int64."""
         seen = torch.stack([tap.sum((0, 2, 3)) for tap in self.taps], -1)  # [C, R * S]
         living = keep.reshape(self.groups, -1, keep.shape[1], len(self.taps))
-        return (living * seen.view(self.groups, 1, keep.shape[1], -1)).sum(-1).flatten(0, 1)
+        parts = living.split(CHUNK, dim=1)  # of linear layers with 100 million weights
+        seen = seen.view(self.groups, 1, keep.shape[1], -1)
+        sums = [(work.sum(-1), work.sum((0, 1))) for work in ((part * seen).sum(-1) for part in parts)]
+        return torch.cat([x for x, _ in sums], 1).flatten(), torch.stack([x for _, x in sums]).sum(0)
 
     @cached_property
     def _rows(self) -> list["Windows"]:
