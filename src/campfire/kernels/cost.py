@@ -33,6 +33,7 @@ Paces = tuple[Pace, Pace, Pace]  # in the order of PASSES
 
 # blocks: least squares over the 32 x 4 table of BENCHMARKS.md, 1x1 layers to 12-16 %, others to 4-10 %. lanes and compact:
 # eight layers of ResNet-50, 16 images, 2 threads, 30 % of the weights or of the work left, by `campfire.kernels.stopwatch`.
+# codegen: bench/patterns.py, four layers of ResNet-50, 16 images, all kernels and half of them, to 10 %.
 # blocks-bf16: least squares over 32 x 4 tiles in `campfire bench kernels --dtype bfloat16`, 16 images, to 4-17 %.
 POINTWISE: dict[str, Paces] = {
     "blocks": (Pace(1.1, 1.5), Pace(0.7, 2.0), Pace(0.8, 1.0)),
@@ -43,6 +44,7 @@ POINTWISE: dict[str, Paces] = {
 SPATIAL: dict[str, Paces] = {
     "blocks": (Pace(0.85, 0.5), Pace(0.75, 1.5), Pace(0.85, 1.25)),
     "blocks-bf16": (Pace(0.85, 0.75), Pace(0.7, 5.5), Pace(0.95, 1.75)),
+    "codegen": (Pace(0.82, 1.0), Pace(0.84, 1.0), Pace(0.7, 1.0)),
     "lanes": (Pace(0.8, 1.0), Pace(0.83, 1.0), Pace(0.7, 1.0)),
     "compact": (Pace(0.8, 6.0), Pace(0.8, 4.5), Pace(0.8, 2.5)),
 }
