@@ -29,7 +29,7 @@ def test_the_layers_of_resnet50() -> None:
 
 @pytest.mark.parametrize("name", list(CANDIDATES))
 def test_both_sides_compute_the_same(name: str) -> None:
-    layer = Layer((64, 64, 3, 3), (9, 7), Conv(2, 1))
+    layer = Layer((128, 64, 3, 3), (9, 7), Conv(2, 1))
     weight, x = torch.randn(layer.shape), torch.randn(3, 64, 9, 7)
     dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape))
     mask = CANDIDATES[name].mask(weight, 0.6)

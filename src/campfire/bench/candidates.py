@@ -8,6 +8,7 @@ from torch import Tensor
 
 from campfire.mask import Mask
 from campfire.structures import named
+from campfire.structures.base import Structure
 
 PATTERNS = 8  # in a book, as ClickTrain has
 TAPS = 4  # of 9
@@ -20,10 +21,12 @@ class Candidate:
     mask: Callable[[Tensor, float], Mask]
     layout: str
     spatial: bool = False  # for layers of several taps only
+    structure: Structure | None = None
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a layer of this shape is timed."""
-        return not self.spatial or shape[2] * shape[3] > 1
+    def fits(self, shape: tuple[int, int, int, int]) -> bool:
+        """Whether a layer of this shape is timed: the structure has units that fit in, and something of its own to show."""
+        whole = self.structure is None or not self.structure.why_not(shape)
+        return whole and (not self.spatial or shape[2] * shape[3] > 1)
 
 
 def pattern_mask(weight: Tensor, sparsity: float) -> Mask:
@@ -61,7 +64,7 @@ def _structure(name: str, spatial: bool = False, layout: str | None = None) -> C
         plan, count = structure.plan(score, sparsity), structure.count(tuple(weight.shape), sparsity)
         return Mask(structure.project(score, count, plan, torch.ones_like(score, dtype=torch.bool)), plan)
 
-    return Candidate(mask, layout or structure.layout, spatial)
+    return Candidate(mask, layout or structure.layout, spatial, structure)
 
 
 CANDIDATES: dict[str, Candidate] = {
