@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from campfire.allocations import given as given_
-from campfire.allocations import named
+from campfire.allocations import named, ramp
 from campfire.errors import Clamped, UnknownName, UsageError
 
 SHAPES = {"a": (16, 16, 3, 3), "b": (64, 64, 3, 3), "c": (256, 64, 1, 1), "d": (10, 256, 1, 1)}
@@ -64,3 +64,20 @@ def test_a_given_list_must_name_the_pruned_layers() -> None:
         given_({"a": 0.1, "b": 0.1, "c": 0.1, "e": 0.1})(SHAPES, 0.9, dict)
     with pytest.raises(UnknownName, match="did you mean 'erk'"):
         named("erc")
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.2, 0.6, 0.83, 0.95])
+def test_ramp_rises_with_depth_and_meets_the_total(sparsity: float) -> None:
+    shapes = {f"layer{i}": (8 * (i + 1), 8, 3, 3) for i in range(6)}
+    shares = ramp(shapes, sparsity)
+    sizes = {n: math.prod(s) for n, s in shapes.items()}
+    assert sum(shares[n] * sizes[n] for n in shapes) == pytest.approx(sparsity * sum(sizes.values()), abs=1e-6)
+    assert list(shares.values()) == sorted(shares.values())
+    assert all(0 <= x < 1 for x in shares.values())
+    if sparsity == 0.83:
+        assert (1 - shares["layer5"]) / (1 - shares["layer0"]) == pytest.approx(0.4)
+
+
+def test_ramp_keeps_more_where_kernels_have_one_tap() -> None:
+    shares = ramp({"a": (8, 8, 3, 3), "b": (8, 8, 1, 1)}, 0.8)
+    assert (1 - shares["b"]) / (1 - shares["a"]) == pytest.approx(0.4 * 9 / 4)

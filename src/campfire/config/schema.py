@@ -84,7 +84,7 @@ class Pruning(Section):
     score: str = option("magnitude", "what makes a weight matter: magnitude, taylor or random")
     allocation: str | dict[str, float] = option(
         "uniform",
-        "how the target is shared among layers: uniform, erk, global, or (in a file) a sparsity for each layer",
+        "how the target is shared among layers: uniform, erk, global, ramp, or (in a file) a sparsity for each layer",
     )
     update_interval: int = option(1, "training steps between mask updates", ge=1)
     compress: bool = option(False, "once masks are final, train on with the surviving weights only")
