@@ -42,8 +42,8 @@ def _row(model: str, structure: str, sparsity: float) -> dict[str, Any]:
     how, squeezed = _squeezed(weights)
     orders = {name: mask.plan.get("order") for name, mask in keeps.items()}
     formula = sum(
-        storage_formula(mask.keep.numpy(), 4, None if orders[name] is None else orders[name].numpy())
-        for name, mask in keeps.items()
+        storage_formula(mask.keep.numpy(), 4, None if order is None else order.numpy())
+        for mask, order in zip(keeps.values(), orders.values(), strict=True)
     )
     found = {
         "packed": sizes.packed,
