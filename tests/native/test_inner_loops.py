@@ -1,5 +1,6 @@
 """The AVX-512 inner loops, read in the disassembly: mostly multiply-adds, and hardly a register that spills into memory."""
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import pytest
 
 from campfire import native
 from campfire.errors import CampfireError
+from campfire.kernels.codegen_source import Tiles, source
+from campfire.native import generated
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
 JUMP = re.compile(r"^([0-9a-f]+) <")
@@ -66,6 +69,10 @@ def hot(library: str, monkeypatch: pytest.MonkeyPatch) -> list[Loop]:
         loaded = native.library(library)
     except CampfireError as error:
         pytest.skip(str(error))
+    return hot_of(loaded)
+
+
+def hot_of(loaded: ctypes.CDLL | None) -> list[Loop]:
     if loaded is None or shutil.which("objdump") is None:
         pytest.skip("needs objdump and a compiler")
     command = ["objdump", "-d", "--no-show-raw-insn", loaded._name]
@@ -96,3 +103,17 @@ def test_inner_loops_keep_their_sums_in_registers(library: str, monkeypatch: pyt
     assert not bad, bad
     lean = [loop for loop in found if loop.products >= 0.4 * len(loop.body)]
     assert len(lean) >= 0.8 * len(found), {x.function: (x.products, len(x.body)) for x in found if x not in lean}
+
+
+def test_generated_loops_read_every_vector_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMPFIRE_ISA", "avx512")
+    tiles = Tiles(((0, 1, 9, 10), (1, 10, 11, 19)), (("",), ("",)), (3,), 7, 9)  # 2 x 2 taps; a cross without its left
+    try:
+        found = hot_of(generated.library("patterns", source(tiles), "a test"))
+    except CampfireError as error:
+        pytest.skip(str(error))
+    assert [loop.products for loop in found] == [4 * 3 * 7] * 2
+    for loop in found:
+        reads = [line for line in loop.body if "(%" in line and "%zmm" in line]
+        assert not loop.spills
+        assert len(reads) <= 0.55 * loop.products, loop.body
