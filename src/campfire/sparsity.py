@@ -21,7 +21,7 @@ class LayerSparsity:
     weights: int
     reason: str | None = None  # why it is dense
     conv: bool = True
-    patterns: tuple[tuple[int, str, int], ...] = ()  # in use: number, rows such as 000/011/011, how many kernels have it
+    patterns: tuple[tuple[int, str, int], ...] = ()  # in use: number, rows (000/011/011), how many kernels have it
     remark: str = ""  # what is worth knowing of its structure on this shape
 
     @classmethod

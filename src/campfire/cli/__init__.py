@@ -15,7 +15,7 @@ COMMANDS = {
     "export": ("campfire.cli.export:main", "a network as ONNX, torch.export, dense or packed weights"),
     "compress": ("campfire.cli.files:compress", "the survivors of a run, or of any checkpoint, as one packed file"),
     "decompress": ("campfire.cli.files:decompress", "a packed file as an ordinary dense state dict"),
-    "import": ("campfire.cli.files:import_", "a checkpoint of another program, with its masks or zeros, as a packed file"),
+    "import": ("campfire.cli.files:import_", "another program's checkpoint, with its masks or zeros, as a packed file"),
     "inspect": ("campfire.cli.files:inspect", "which structure the weights of a file have, and their bytes"),
     "regroup": ("campfire.cli.regroup:main", "what blocks would keep of a network's weights"),
     "explain": ("campfire.cli.explain:main", "what a structure keeps, drawn"),
@@ -23,7 +23,7 @@ COMMANDS = {
         "campfire.cli.kernels:main",
         "the native libraries: what they are compiled with, and compiling them now",
     ),
-    "compile": ("campfire.cli.compile:main", "the code that is generated for patterned layers, compiled or written out"),
+    "compile": ("campfire.cli.compile:main", "the code generated for patterned layers, compiled or written out"),
     "bench": ("campfire.cli.bench:main", "time the parts on this machine"),
 }
 

@@ -38,7 +38,8 @@ def read_coded(name: str, about: Any, parts: Mapping[str, Stored]) -> Coded:
     if not isinstance(about, dict) or not {"shape", "unit"} <= set(about) <= ENTRIES:
         raise CheckpointError(f"{name!r} is not told by shape and unit")
     shape, unit, cell = about["shape"], about["unit"], about.get("cell")
-    if not all(whole_numbers(x, 2**31) for x in (shape, unit, [] if cell is None else cell)) or len(shape) not in (2, 4):
+    lists = (shape, unit, [] if cell is None else cell)
+    if not all(whole_numbers(x, 2**31) for x in lists) or len(shape) not in (2, 4):
         raise CheckpointError(f"{name!r}: a shape is 2 or 4 whole numbers, and unit and cell 4")
     if not 0 < math.prod(shape) < 2**31:
         raise CheckpointError(f"{name!r}: a weight has 1 to 2^31 numbers; got {shape}")
