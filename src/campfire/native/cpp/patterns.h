@@ -5,7 +5,6 @@
 #pragma once
 
 #include "lanes_accumulate.h"
-#include "lanes_values.h"
 
 namespace {
 
