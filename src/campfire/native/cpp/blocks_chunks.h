@@ -89,8 +89,9 @@ inline void add(const Vec* acc, float* x, const int64_t* at, bool neighbours) {
 __attribute__((noinline)) void add_turned(const float* sums, float* x, const int32_t* channel, int n) {
 #if defined(__AVX512F__)
     turn16_to([=](int i) { return sums + i * 16; }, [=](int j, Vec v) {
+        if (j >= n) return;  // the list of channels may end there
         float* to = x + channel[j] * 16;
-        if (j < n) store(to, load(to) + v);
+        store(to, load(to) + v);
     });
 #endif
 }
