@@ -1,5 +1,6 @@
 """Timing that can be believed on a noisy machine: candidates take turns, and ratios are taken round by round."""
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -8,16 +9,20 @@ from collections.abc import Callable, Mapping
 def interleaved(candidates: Mapping[str, Callable[[], object]], rounds: int = 9) -> dict[str, list[float]]:
     """Milliseconds of every candidate in every round; each runs once unmeasured first.
 
+    Every round has an order of its own, always the same one: what ran before decides what the caches hold, and is
+    not to be the same candidate each time.
+
     >>> sorted(interleaved({"a": lambda: None, "b": lambda: None}, rounds=3))
     ['a', 'b']
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
         run()
+    orders = random.Random(0)
     for _ in range(rounds):
-        for name, run in candidates.items():
+        for name in orders.sample(list(candidates), len(candidates)):
             start = time.perf_counter()
-            run()
+            candidates[name]()
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
 
