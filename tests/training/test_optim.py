@@ -8,6 +8,7 @@ from torch import nn
 
 from campfire.config import from_flags, load
 from campfire.config.schema import Optim
+from campfire.errors import UsageError
 from campfire.training.optim import learning_rate, make_optimizer
 
 
@@ -35,6 +36,27 @@ def test_cosine_falls_to_min_lr() -> None:
 def test_step_decays() -> None:
     found = rates(steps_per_epoch=1, warmup_epochs=0, sched="step", decay_epochs=4, decay_rate=0.5)
     assert found == [1] * 4 + [0.5] * 4 + [0.25] * 2
+
+
+def test_step_decays_at_milestones() -> None:
+    found = rates(steps_per_epoch=2, warmup_epochs=0, sched="step", decay_milestones=[3, 8], decay_rate=0.5)
+    assert found == [1] * 6 + [0.5] * 10 + [0.25] * 4
+
+
+@pytest.mark.parametrize("milestones", [[3, 2], [3, 10], [-1], []])
+def test_milestones_rise_and_lie_inside_the_run(milestones: list[float]) -> None:
+    with pytest.raises(UsageError, match="rise from 0 up, below --epochs 10"):
+        optim(sched="step", decay_milestones=milestones)
+
+
+def test_milestones_go_with_step() -> None:
+    with pytest.raises(UsageError, match="goes with --sched step"):
+        optim(decay_milestones=[3])
+
+
+def test_nesterov_may_be_left_out() -> None:
+    found = (make_optimizer(nn.Linear(2, 2), optim(nesterov=n)) for n in (True, False))
+    assert [o.param_groups[0]["nesterov"] for o in found] == [True, False]
 
 
 def test_onecycle_peaks_at_three_tenths() -> None:

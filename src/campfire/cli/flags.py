@@ -71,7 +71,7 @@ def _add(group: Any, path: str) -> None:
     if kind is dict:
         keywords |= {"action": KeyValues, "nargs": "+", "metavar": "KEY=VALUE"}
     elif kind is tuple:
-        keywords |= {"nargs": "+", "metavar": "EPOCH:SPARSITY"}
+        keywords |= {"nargs": "+", "metavar": "X" if float in _choices(field.annotation) else "EPOCH:SPARSITY"}
     elif kind is Literal:
         keywords["metavar"] = "|".join(_choices(field.annotation))
     elif kind is not bool:

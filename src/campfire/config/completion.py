@@ -39,6 +39,7 @@ def prunes(pruning: Pruning) -> bool:
 
 
 def _optim(optim: Optim) -> dict[str, Any]:
+    _check_milestones(optim)
     warmup = 0.3 * optim.epochs if optim.sched == "onecycle" else min(5.0, optim.epochs / 20)
     return {
         "lr": _LR[optim.opt],
@@ -46,6 +47,18 @@ def _optim(optim: Optim) -> dict[str, Any]:
         "warmup_epochs": warmup,
         "decay_epochs": optim.epochs / 3,
     }
+
+
+def _check_milestones(optim: Optim) -> None:
+    at = optim.decay_milestones
+    if at is None:
+        return
+    if optim.sched != "step":
+        raise UsageError(f"--decay-milestones goes with --sched step; this run has --sched {optim.sched}")
+    if not at or sorted({*at}) != [*at] or at[0] < 0 or at[-1] >= optim.epochs:
+        raise UsageError(
+            f"--decay-milestones are epochs that rise from 0 up, below --epochs {optim.epochs}; got {[*at]}"
+        )
 
 
 def _mixup(pruning: Pruning, era: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def _pairs(value: Any) -> Any:
     return [tuple(pair) for pair in pairs]
 
 
+def _numbers(value: Any) -> Any:
+    """``"30 60"`` as (30, 60)."""
+    return value.split() if isinstance(value, str) else value
+
+
+Numbers = Annotated[tuple[float, ...] | None, BeforeValidator(_numbers)]
 Pairs = Annotated[tuple[tuple[float, float], ...] | None, BeforeValidator(_pairs)]
 
 
@@ -97,15 +103,17 @@ class Optim(Section):
     """optimisation"""
 
     epochs: int = option(20, "passes over the training images", ge=1)
-    opt: Literal["sgd", "adam", "adamw"] = option("sgd", "optimizer; sgd is with Nesterov momentum")
+    opt: Literal["sgd", "adam", "adamw"] = option("sgd", "optimizer")
     lr: float | None = option(None, "peak learning rate; default: 0.1 for sgd, 0.001 for adam and adamw", gt=0)
     momentum: float = option(0.9, "of sgd", ge=0, lt=1)
+    nesterov: bool = option(True, "Nesterov momentum in sgd")
     weight_decay: float | None = option(None, "default: 5e-4 for sgd, 0 for adam, 0.05 for adamw", "--wd", ge=0)
     norm_weight_decay: float = option(0.0, "weight decay of biases and norms", ge=0)
     sched: Literal["cosine", "step", "onecycle", "constant"] = option("cosine", "learning-rate schedule")
     warmup_epochs: float | None = option(None, "linear warm-up; default: a twentieth of the epochs, at most 5", ge=0)
     min_lr: float = option(0.0, "where the cosine ends", ge=0)
     decay_epochs: float | None = option(None, "epochs between decays of step; default: a third of the epochs", gt=0)
+    decay_milestones: Numbers = option(None, "epochs in which step decays, such as 30 60 80, instead of at intervals")
     decay_rate: float = option(0.1, "factor of each decay of step", gt=0, le=1)
     smoothing: float = option(0.0, "label smoothing", "--label-smoothing", ge=0, lt=1)
     mixup: float | None = option(

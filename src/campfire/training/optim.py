@@ -18,7 +18,7 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     lr = float(optim.lr or 0)
     if optim.opt == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.momentum > 0)
+        return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, nesterov=optim.nesterov and optim.momentum > 0)
     return (torch.optim.Adam if optim.opt == "adam" else torch.optim.AdamW)(groups, lr=lr)
 
 
@@ -26,7 +26,7 @@ def learning_rate(optim: Optim, step: int, steps_per_epoch: int) -> float:
     """The learning rate of one step.
 
     All schedules rise linearly to ``lr`` over ``warmup_epochs``. Then *cosine* falls to ``min_lr`` at the end, *step*
-    falls by ``decay_rate`` every ``decay_epochs``, *onecycle* falls as the cosine to lr / 10,000, *constant* stays.
+    falls by ``decay_rate`` every ``decay_epochs`` or at ``decay_milestones``, *onecycle* falls as the cosine to lr / 10,000, *constant* stays.
 
     >>> from campfire.config import Config
     >>> optim = Config().optim.model_copy(update={"lr": 0.4, "epochs": 4, "warmup_epochs": 1})
@@ -39,7 +39,14 @@ def learning_rate(optim: Optim, step: int, steps_per_epoch: int) -> float:
     if optim.sched == "constant":
         return peak
     if optim.sched == "step":
-        return peak * optim.decay_rate ** math.floor(step / ((optim.decay_epochs or 1) * steps_per_epoch))
+        return peak * optim.decay_rate ** _decays(optim, step, steps_per_epoch)
     floor = peak * 1e-4 if optim.sched == "onecycle" else optim.min_lr
     done = (step - warmup) / max(1.0, optim.epochs * steps_per_epoch - warmup)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _decays(optim: Optim, step: int, steps_per_epoch: int) -> int:
+    """How often *step* has decayed by now."""
+    if optim.decay_milestones is None:
+        return math.floor(step / ((optim.decay_epochs or 1) * steps_per_epoch))
+    return sum(step >= epoch * steps_per_epoch for epoch in optim.decay_milestones)
