@@ -9,6 +9,7 @@ from campfire.errors import CampfireError, UnknownName
 
 COMMANDS = {
     "train": ("campfire.cli.train:main", "train a CNN, dense or sparse, and write a run directory"),
+    "recipes": ("campfire.cli.recipes:main", "published experiments to train, with the papers' numbers and ours"),
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
     "cost": ("campfire.cli.cost:main", "what a network costs: zeros, MACs, storage, memory references, energy"),

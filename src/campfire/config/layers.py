@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from campfire.config.recipes import find
 from campfire.config.schema import FLAGS, FREE, OPTIONS, SECTIONS, Config, flag_of
 from campfire.errors import UsageError
 
@@ -22,13 +23,13 @@ class Layer:
 
 
 def from_file(path: str | Path) -> Layer:
-    """The layer in a YAML file of sections.
+    """The layer in a YAML file of sections; ``recipes/NAME.yaml`` is one of the package where there is no such file.
 
     Raises:
         UsageError: no such file, or it is not YAML made of sections.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(find(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read the configuration file {path}: {getattr(error, 'strerror', None) or error}"
