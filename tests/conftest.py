@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -18,9 +19,28 @@ settings.register_profile(
 settings.load_profile("campfire")
 
 
+def _has_gpu() -> bool:
+    try:
+        import torch  # the test of the floors runs where there is no torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
+
+
+if not _has_gpu():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anybody imports triton: GPU kernels then run on the CPU
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
 def _define_missing_operators() -> "torch.library.Library":
     """What torchvision registers fake kernels for, although the wheel's binary (built for CUDA) did not load."""
-    import torch  # the test of the floors runs where there is no torch
+    import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
