@@ -147,6 +147,7 @@ class Run(Section):
     log_interval: int = option(50, "steps between log lines", free=True, ge=1)
     checkpoint_interval: int = option(1, "epochs between checkpoints", free=True, ge=1)
     recovery_interval: int = option(0, "steps between checkpoints inside an epoch; 0: none", free=True, ge=0)
+    keep_epochs: Numbers = option(None, "numbers of epochs after which a checkpoint is kept, as epoch-<N>.pt", free=True)
 
 
 class Config(Section):

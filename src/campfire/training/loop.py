@@ -184,6 +184,8 @@ class Training:
         if parts.at_target and accuracy.top1 > at.best:
             at.best = accuracy.top1
             self._save(self.folder.best)
+        if at.epoch in (config.run.keep_epochs or ()):  # before the newest, so that none is missing behind it
+            self._save(self.folder.kept(at.epoch))
         if at.epoch % config.run.checkpoint_interval == 0 or at.epoch == config.optim.epochs:
             self._save(self.folder.last)
         self._status("running")

@@ -28,6 +28,7 @@ class RunDirectory:
     ``summary.json``       the final numbers
     ``last.pt``            the newest checkpoint; resume continues it
     ``best.pt``            the checkpoint of the best top-1 among epochs at the target sparsity
+    ``epoch-<N>.pt``       the checkpoint after N epochs, where ``--keep-epochs`` names N
     ``model.safetensors``  the final weights, zeros included: an ordinary state dict
     ``sparsity.json``      what was asked of each layer, and what is true
     ``log.txt``            the log
@@ -49,8 +50,14 @@ class RunDirectory:
                 "continue it with --resume auto, replace it with --overwrite, or give another --output"
             )
 
+    def kept(self, epoch: int) -> Path:
+        """The checkpoint that is kept of the time after so many epochs."""
+        return self.path / f"epoch-{epoch}.pt"
+
     def clear(self) -> None:
         """Delete the files of a run, and no others."""
+        for kept in self.path.glob("epoch-*.pt"):
+            kept.unlink()
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
             (self.path / f".{name}.tmp").unlink(missing_ok=True)
