@@ -11,8 +11,8 @@ from torch import nn
 
 from campfire import OneShot, Pruner, cli, models, native
 from campfire.compress.compiling import Sources, sources
-from campfire.kernels import codegen_index
-from campfire.kernels.codegen_plan import tiled
+from campfire.kernels.codegen import index as codegen_index
+from campfire.kernels.codegen.plan import tiled
 from campfire.native.building import CPP
 
 

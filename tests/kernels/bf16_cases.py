@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire.kernels import KERNELS, Conv
-from campfire.kernels.blocks_bf16 import Bf16Passes
+from campfire.kernels.blocks.bf16 import Bf16Passes
 from campfire.mask import Mask
 from campfire.packed import LAYOUTS, Packed, pack
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv, blocks
-from campfire.kernels.blocks import BlockPasses
-from campfire.kernels.blocks_index import Entries, Phases, Sets
+from campfire.kernels import KERNELS, Conv
+from campfire.kernels.blocks import kernel as blocks
+from campfire.kernels.blocks.index import Entries, Phases, Sets
+from campfire.kernels.blocks.kernel import BlockPasses
 from campfire.mask import Mask
 from campfire.native.flavours import flavour_names
 from campfire.packed import LAYOUTS, Packed, pack

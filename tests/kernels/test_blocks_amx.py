@@ -11,8 +11,9 @@ from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, mask, operands, packed, poi
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv, blocks_amx, serving
-from campfire.kernels.blocks_amx import AmxPasses, Blocks
+from campfire.kernels import KERNELS, Conv, serving
+from campfire.kernels.blocks import amx as blocks_amx
+from campfire.kernels.blocks.amx import AmxPasses, Blocks
 from campfire.mask import Mask
 from campfire.packed import pack
 

@@ -11,7 +11,7 @@ from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, mask, operands, packed, poi
 from torch.nn.functional import conv2d
 
 from campfire.kernels import KERNELS, Conv
-from campfire.kernels.blocks_bf16_index import Columns, Pairs
+from campfire.kernels.blocks.bf16_index import Columns, Pairs
 from campfire.mask import Mask
 from campfire.packed import pack
 

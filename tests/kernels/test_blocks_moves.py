@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from campfire.kernels.blocks_moves import WIDE, moves
+from campfire.kernels.blocks.moves import WIDE, moves
 
 
 def followed(table: Tensor, x: Tensor) -> Tensor:

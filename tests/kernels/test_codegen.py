@@ -9,14 +9,18 @@ from torch.nn.functional import conv2d
 
 from campfire import native
 from campfire.errors import NoNative
-from campfire.kernels import KERNELS, Conv, codegen_index, codegen_passes, lanes_passes, lanes_ways, serving
-from campfire.kernels.codegen_book import Book
-from campfire.kernels.codegen_index import PatternIndex
-from campfire.kernels.codegen_plan import Need, heights, tiled, with_tile
-from campfire.kernels.codegen_source import Tiles, reads, source
+from campfire.kernels import KERNELS, Conv, serving
+from campfire.kernels.codegen import index as codegen_index
+from campfire.kernels.codegen import passes as codegen_passes
+from campfire.kernels.codegen.book import Book
+from campfire.kernels.codegen.index import PatternIndex
+from campfire.kernels.codegen.plan import Need, heights, tiled, with_tile
+from campfire.kernels.codegen.source import Tiles, reads, source
 from campfire.kernels.formats import empty, is_format, to_format
-from campfire.kernels.lanes_plan import Geometry, Pass
-from campfire.kernels.lanes_plan import reads as reads_ahead
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes import ways as lanes_ways
+from campfire.kernels.lanes.plan import Geometry, Pass
+from campfire.kernels.lanes.plan import reads as reads_ahead
 from campfire.mask import Mask
 from campfire.native.flavours import flavour_names
 from campfire.packed import LAYOUTS, Packed, pack

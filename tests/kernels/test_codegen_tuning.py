@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from campfire import native
-from campfire.kernels import codegen_tuning, timings
-from campfire.kernels.codegen_index import PatternIndex
-from campfire.kernels.codegen_plan import Need, cheapest, with_tile
-from campfire.kernels.codegen_tuning import candidates, tune
-from campfire.kernels.lanes_plan import Geometry, reads
+from campfire.kernels import timings
+from campfire.kernels.codegen import tuning as codegen_tuning
+from campfire.kernels.codegen.index import PatternIndex
+from campfire.kernels.codegen.plan import Need, cheapest, with_tile
+from campfire.kernels.codegen.tuning import candidates, tune
+from campfire.kernels.lanes.plan import Geometry, reads
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv, lanes_passes, lanes_ways
+from campfire.kernels import KERNELS, Conv
 from campfire.kernels.formats import FORMATS, empty, is_format, to_format
-from campfire.kernels.lanes import SIZES, LanePasses
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes import ways as lanes_ways
+from campfire.kernels.lanes.kernel import SIZES, LanePasses
 from campfire.mask import Mask
 from campfire.packed import LAYOUTS, Packed, pack
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire import native
-from campfire.kernels import lanes_passes as lanes
 from campfire.kernels.formats import empty as new
 from campfire.kernels.formats import is_format, to_format
-from campfire.kernels.lanes_index import Index
-from campfire.kernels.lanes_plan import Geometry
+from campfire.kernels.lanes import passes as lanes
+from campfire.kernels.lanes.index import Index
+from campfire.kernels.lanes.plan import Geometry
 from campfire.native.flavours import flavour_names
 
 

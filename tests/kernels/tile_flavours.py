@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from campfire import native
-from campfire.kernels import KERNELS, blocks_amx, cost
+from campfire.kernels import KERNELS, cost
+from campfire.kernels.blocks import amx as blocks_amx
 from campfire.native.building import Build
 from campfire.native.compilers import BuildFailed, compiler
 from campfire.native.flavours import FLAVOURS, Flavour, has_amx, this_cpu

@@ -10,7 +10,7 @@ import pytest
 
 from campfire import native
 from campfire.errors import CampfireError
-from campfire.kernels.codegen_source import Tiles, source
+from campfire.kernels.codegen.source import Tiles, source
 from campfire.native import generated
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from campfire import native
-from campfire.kernels import KERNELS, Conv, Prepared, lanes_passes
-from campfire.kernels.blocks import BlockPasses
+from campfire.kernels import KERNELS, Conv, Prepared
+from campfire.kernels.blocks.kernel import BlockPasses
 from campfire.kernels.formats import to_format
+from campfire.kernels.lanes import passes as lanes_passes
 from campfire.mask import Mask
 from campfire.packed import pack
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from campfire.compress.recording import modes_kept
 from campfire.errors import UsageError
 from campfire.kernels import KERNELS
-from campfire.kernels.codegen import CodegenPasses
-from campfire.kernels.codegen_index import Filters, PatternIndex
-from campfire.kernels.codegen_source import source
-from campfire.kernels.codegen_tuning import tune
+from campfire.kernels.codegen.index import Filters, PatternIndex
+from campfire.kernels.codegen.kernel import CodegenPasses
+from campfire.kernels.codegen.source import source
+from campfire.kernels.codegen.tuning import tune
 from campfire.mask import Mask
 from campfire.native import generated
 from campfire.native.compilers import BuildFailed

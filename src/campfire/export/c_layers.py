@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from campfire.export.c_blob import Blob
-from campfire.kernels.codegen_book import Book, drawing
+from campfire.kernels.codegen.book import Book, drawing
 
 SPARSE = 0.5  # of the weights live at most: with more, skipping zeros gains nothing
 MOST_PATTERNS = 16

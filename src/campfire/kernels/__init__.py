@@ -1,4 +1,4 @@
-"""Kernels: every module in this folder that names one registers it."""
+"""Kernels: every module listed here registers one."""
 
 import importlib
 
@@ -9,7 +9,7 @@ from campfire.packed import Packed
 
 __all__ = ["KERNELS", "Conv", "Kernel", "Prepared", "serving"]
 
-_NAMES = ("reference", "compact", "lanes", "codegen", "blocks", "blocks_bf16", "blocks_amx")
+_NAMES = ("reference", "compact", "lanes.kernel", "codegen.kernel", "blocks.kernel", "blocks.bf16", "blocks.amx")
 for _name in _NAMES:  # the last that can serve, serves
     importlib.import_module(f"{__name__}.{_name}")
 

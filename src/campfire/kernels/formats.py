@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from campfire.kernels.lanes_native import available, call
+from campfire.kernels.lanes.native import available, call
 
 FORMATS = ("nhwc", "chwn")
 

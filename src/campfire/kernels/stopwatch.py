@@ -98,7 +98,7 @@ def setting() -> str:
 def _sources() -> str:
     """A digest of what kernels are made of."""
     digest = hashlib.sha256()
-    for file in sorted([*CPP.iterdir(), *Path(__file__).parent.glob("*.py")]):
+    for file in sorted([*CPP.iterdir(), *Path(__file__).parent.rglob("*.py")]):
         if file.is_file():
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -5,8 +5,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from campfire.kernels.lanes_native import available
-from campfire.kernels.lanes_norm import affine, norm
+from campfire.kernels.lanes.native import available
+from campfire.kernels.lanes.norm import affine, norm
 
 
 class BatchNorm2d(nn.BatchNorm2d):

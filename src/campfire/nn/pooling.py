@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from campfire.kernels.lanes_pool import MOST, max_pool
+from campfire.kernels.lanes.pool import MOST, max_pool
 from campfire.nn.batchnorm import side_by_side
 
 

@@ -12,7 +12,7 @@
 
 constexpr int LANES = 16;
 
-// One pass over a layer; campfire/kernels/lanes_plan.py mirrors it field by field.
+// One pass over a layer; campfire/kernels/lanes/plan.py mirrors it field by field.
 struct Pass {
   int32_t images;                               // floats from one pixel to the next
   int32_t in_channels, in_height, in_width;     // the tensor read through strips

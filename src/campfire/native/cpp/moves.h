@@ -6,7 +6,7 @@
 
 #include "unroll.h"
 
-// A table, as blocks_moves.py makes it, is [vectors + 1] places in it where a vector's entries begin, and the entries.
+// A table, as kernels/blocks/moves.py makes it, is [vectors + 1] places in it where a vector's entries begin, and the entries.
 struct Move {  // the lanes of `mask` come from the 16 floats at `from`, lane l from their lane[l]
     int32_t from, mask;
     uint8_t lane[16];

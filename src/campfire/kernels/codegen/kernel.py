@@ -2,13 +2,14 @@
 
 import torch
 
-from campfire.kernels import codegen_passes, lanes_passes
 from campfire.kernels.base import Conv
-from campfire.kernels.codegen_book import patterns_of
-from campfire.kernels.codegen_index import PatternIndex
-from campfire.kernels.lanes import LanePasses, Lanes
-from campfire.kernels.lanes_plan import Geometry
-from campfire.kernels.lanes_ways import AsTheyLie, InParts, Way, way_of
+from campfire.kernels.codegen import passes as codegen_passes
+from campfire.kernels.codegen.book import patterns_of
+from campfire.kernels.codegen.index import PatternIndex
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes.kernel import LanePasses, Lanes
+from campfire.kernels.lanes.plan import Geometry
+from campfire.kernels.lanes.ways import AsTheyLie, InParts, Way, way_of
 from campfire.packed import Packed
 
 MOST_PATTERNS = 16  # each is a loop of its own in every register tile

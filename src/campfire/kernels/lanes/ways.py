@@ -10,11 +10,11 @@ from types import ModuleType
 
 from torch import Tensor
 
-from campfire.kernels import lanes_passes
 from campfire.kernels.formats import empty
-from campfire.kernels.lanes_index import Index
-from campfire.kernels.lanes_native import call
-from campfire.kernels.lanes_plan import LANES
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes.index import Index
+from campfire.kernels.lanes.native import call
+from campfire.kernels.lanes.plan import LANES
 
 GRIDS = {16: (4, 4), 8: (2, 4), 4: (2, 2), 2: (1, 2)}  # parts of an image: rows by columns
 

@@ -6,11 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from campfire.kernels.codegen_book import Book, drawing
-from campfire.kernels.codegen_plan import Need, heights, with_tile
-from campfire.kernels.codegen_source import Tiles
-from campfire.kernels.lanes_index import Index
-from campfire.kernels.lanes_plan import Pass, reads, reads_back
+from campfire.kernels.codegen.book import Book, drawing
+from campfire.kernels.codegen.plan import Need, heights, with_tile
+from campfire.kernels.codegen.source import Tiles
+from campfire.kernels.lanes.index import Index
+from campfire.kernels.lanes.plan import Pass, reads, reads_back
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Filters:
 class PatternIndex(Index):
     """Both directions of one layer, each made when it is first asked for.
 
-    >>> from campfire.kernels.lanes_plan import Geometry
+    >>> from campfire.kernels.lanes.plan import Geometry
     >>> positions = torch.tensor([0, 1, 3, 4, 9, 10, 12, 13])
     >>> index = PatternIndex(positions, Geometry(16, 2, 8, 8, 1, 3, 3, padding=1))
     >>> index.ahead.count.tolist(), index.ahead.tiles.drawn

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from campfire import native
 from campfire.kernels.base import Conv
-from campfire.kernels.blocks_bf16 import Bf16Passes, BlocksBf16, Reads, call, nhwc
-from campfire.kernels.blocks_bf16_index import Columns, Pairs
-from campfire.kernels.blocks_index import Tiles
+from campfire.kernels.blocks.bf16 import Bf16Passes, BlocksBf16, Reads, call, nhwc
+from campfire.kernels.blocks.bf16_index import Columns, Pairs
+from campfire.kernels.blocks.index import Tiles
 from campfire.native.flavours import has_amx
 from campfire.packed import Packed
 

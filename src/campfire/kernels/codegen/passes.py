@@ -5,11 +5,11 @@ import functools
 
 from torch import Tensor
 
-from campfire.kernels import lanes_passes
-from campfire.kernels.codegen_index import Filters, PatternIndex
-from campfire.kernels.codegen_source import Tiles, source
+from campfire.kernels.codegen.index import Filters, PatternIndex
+from campfire.kernels.codegen.source import Tiles, source
 from campfire.kernels.formats import empty
-from campfire.kernels.lanes_index import Index
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes.index import Index
 from campfire.native import generated
 
 Code = ctypes.CDLL

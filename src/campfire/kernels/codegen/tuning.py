@@ -5,12 +5,12 @@ from functools import partial
 
 import torch
 
-from campfire.kernels import codegen_passes as passes
 from campfire.kernels import timings
-from campfire.kernels.codegen_index import Filters, PatternIndex
-from campfire.kernels.codegen_plan import LINES, Need, cheapest, tiled
+from campfire.kernels.codegen import passes
+from campfire.kernels.codegen.index import Filters, PatternIndex
+from campfire.kernels.codegen.plan import LINES, Need, cheapest, tiled
 from campfire.kernels.formats import to_format
-from campfire.kernels.lanes_plan import Pass
+from campfire.kernels.lanes.plan import Pass
 from campfire.kernels.stopwatch import setting, timed
 
 TILES = 4  # the model's best

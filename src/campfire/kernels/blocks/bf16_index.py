@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from campfire.kernels.blocks_index import Entries, Tiles
+from campfire.kernels.blocks.index import Entries, Tiles
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from campfire.kernels.lanes_plan import LANES, Geometry, Pass, distances, reads, reads_back, with_tile
+from campfire.kernels.lanes.plan import LANES, Geometry, Pass, distances, reads, reads_back, with_tile
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from campfire import native
 from campfire.kernels.base import Conv, Kernel, Prepared
-from campfire.kernels.blocks_index import Entries, Phases, Reads, Sets, Tiles
-from campfire.kernels.blocks_moves import moves
+from campfire.kernels.blocks.index import Entries, Phases, Reads, Sets, Tiles
+from campfire.kernels.blocks.moves import moves
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile

@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from campfire.kernels.formats import empty, to_format
-from campfire.kernels.lanes_native import call
+from campfire.kernels.lanes.native import call
 
 _library = torch.library.Library("campfire", "FRAGMENT")
 _library.define("norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> (Tensor, Tensor, Tensor)")

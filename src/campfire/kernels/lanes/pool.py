@@ -9,7 +9,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from campfire.kernels.formats import empty, to_format
-from campfire.kernels.lanes_native import call
+from campfire.kernels.lanes.native import call
 
 MOST = 15  # taps of a window along one axis: 225 of them have names of 8 bits
 

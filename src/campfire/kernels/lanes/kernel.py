@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from campfire.kernels import lanes_passes
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
-from campfire.kernels.lanes_index import Index
-from campfire.kernels.lanes_native import available
-from campfire.kernels.lanes_plan import Geometry, most_lines
-from campfire.kernels.lanes_ways import Way, way_of
+from campfire.kernels.lanes import passes as lanes_passes
+from campfire.kernels.lanes.index import Index
+from campfire.kernels.lanes.native import available
+from campfire.kernels.lanes.plan import Geometry, most_lines
+from campfire.kernels.lanes.ways import Way, way_of
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from campfire.kernels.formats import empty
-from campfire.kernels.lanes_index import Index, Side
-from campfire.kernels.lanes_native import call
+from campfire.kernels.lanes.index import Index, Side
+from campfire.kernels.lanes.native import call
 
 
 def forward(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from campfire.kernels import timings
-from campfire.kernels.lanes_plan import LANES, Pass
+from campfire.kernels.lanes.plan import LANES, Pass
 from campfire.kernels.stopwatch import setting
 
 LINES = 1100  # vectors of a strip: each is read for several products, so that some may come from the second cache

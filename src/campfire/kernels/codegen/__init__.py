@@ -1,0 +1,1 @@
+"""Kernels generated from the tap patterns that a layer has, in the format chwn."""
