@@ -1,4 +1,4 @@
-"""Convolutions by generated code of tensors in the format chwn; where it cannot be compiled, by `lanes_passes`."""
+"""Convolutions by generated code of tensors in the format chwn; where it cannot be compiled, by `lanes.passes`."""
 
 import ctypes
 import functools

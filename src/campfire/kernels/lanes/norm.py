@@ -90,7 +90,7 @@ class _Norm(Function):
 def norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalisation of x [N, C, H, W], float32, by its own moments; they are returned too, [C], not differentiable.
 
-    The variance is divided by its count. Differentiable once in x, weight and bias [C]. Needs `lanes_native.available`.
+    The variance is divided by its count. Differentiable once in x, weight and bias [C]. Needs `campfire.kernels.lanes.native.available`.
     """
     return _Norm.apply(x, weight, bias, eps)  # pyright: ignore[reportReturnType]
 

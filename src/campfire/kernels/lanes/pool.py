@@ -86,6 +86,6 @@ class _MaxPool(Function):
 def max_pool(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
     """The greatest of every window of size x size <= 15 x 15 pixels of x [N, C, H, W], float32; differentiable once.
 
-    A NaN is the greatest; of equals, the first has the gradient, as in the library. Needs `lanes_native.available`.
+    A NaN is the greatest; of equals, the first has the gradient, as in the library. Needs `campfire.kernels.lanes.native.available`.
     """
     return _MaxPool.apply(x, size, stride, padding)  # pyright: ignore[reportReturnType]

@@ -1,6 +1,6 @@
 """How a layer's images become lanes: as they lie, by the pixels that are read at all, or few images cut into parts.
 
-Every way hands what it made to the passes of its index: `lanes_passes`, or those of generated code.
+Every way hands what it made to the passes of its index: `lanes.passes`, or those of generated code.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ class Way(ABC):
 
 
 def way_of(index: Index, passes: ModuleType = lanes_passes) -> Way:
-    """The way for a layer; ``passes`` is a module like `lanes_passes`."""
+    """The way for a layer; ``passes`` is a module like `lanes.passes`."""
     geometry = index.geometry
     if geometry.images * 2 > LANES or geometry.flat is not geometry:
         return AsTheyLie(index, passes)
