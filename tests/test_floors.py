@@ -13,7 +13,7 @@ ROOT = pathlib.Path(campfire.__file__).parent
 FLOORS = [
     {"errors", "_version"},
     {"schedules", "allocations", "config", "spelling", "native"},
-    {"mask", "scores", "selection", "sparsity", "attack", "data", "models"},
+    {"mask", "scores", "selection", "sparsity", "attack", "data", "models", "sweep"},
     {"structures", "packed", "methods", "quantise"},
     {"pruner", "couplings", "costs", "kernels"},
     {"nn", "testing"},
@@ -22,7 +22,7 @@ FLOORS = [
     {"export", "report"},
     {"training"},
     {"bench"},
-    {"sweep", "cli"},
+    {"cli"},
     {"__init__", "__main__"},
 ]
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}
