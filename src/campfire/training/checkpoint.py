@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +25,18 @@ FORMAT = "campfire-checkpoint-1"
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; whoever reads ``path`` meanwhile, or after a crash, sees the previous one."""
+    """Write a checkpoint; whoever reads ``path`` meanwhile, or after a crash, sees the previous one.
+
+    Raises:
+        OSError: the disk is full, or the folder may not be written to.
+    """
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
+        try:
+            torch.save({"format": FORMAT, **state}, file)
+        except RuntimeError as error:  # torch's own, from closing what it could not write
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())
 
@@ -36,12 +46,24 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: there is no such file.
-        CheckpointError: it is truncated, or something else.
+        CheckpointError: it is truncated, damaged, or something else.
     """
     state = read_any(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of a campfire run ({FORMAT}); weights alone go to --pretrained")
+    _require_undamaged(path)
     return state
+
+
+def _require_undamaged(path: Path) -> None:
+    """Compare the checksums that `torch.save` wrote: `torch.load` does not, and takes flipped bits for weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise CheckpointError(f"{path} is damaged: its checksums do not hold ({damaged})")
 
 
 def config_of(state: Mapping[str, Any], path: str | Path) -> Config:

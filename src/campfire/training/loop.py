@@ -1,7 +1,7 @@
 """The training loop: parts that learn, epoch by epoch, and the record of it."""
 
+import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from campfire.compress import decompress_
 from campfire.config import to_yaml
 from campfire.data.mixup import mix
 from campfire.errors import Diverged
-from campfire.training import checkpoint, environment
+from campfire.training import checkpoint, environment, fallback
 from campfire.training.build import Parts
 from campfire.training.compressing import compress
 from campfire.training.evaluation import Accuracy, autocast, correct, measure
@@ -56,12 +56,15 @@ class Training:
                 self._decompress()
                 summary = conclude(self.parts, self.at, self.folder)
             except Preempted as error:
-                self._save(self.folder.last)
+                self._save()
                 self._status("preempted", error.exit_code, str(error))
                 raise
             except BaseException as error:
                 code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
-                self._status("diverged" if isinstance(error, Diverged) else "failed", code, str(error) or repr(error))
+                with contextlib.suppress(OSError):  # the disk may be full: then that is what is raised
+                    self._status(
+                        "diverged" if isinstance(error, Diverged) else "failed", code, str(error) or repr(error)
+                    )
                 raise
             self._status("done", 0)
             report.write_run_report(self.folder.path)
@@ -108,7 +111,7 @@ class Training:
                 if due or self.stop.received:
                     self._check_finite()
                 if due:
-                    self._save(self.folder.last)
+                    self._save()
                 self.stop.check()
 
     def _backward(self, x: Tensor, y: Tensor, group: int) -> None:
@@ -183,11 +186,11 @@ class Training:
         self.folder.write_history(at.history)
         if parts.at_target and accuracy.top1 > at.best:
             at.best = accuracy.top1
-            self._save(self.folder.best)
+            checkpoint.save(self.folder.best, capture(parts, at))
         if at.epoch in (config.run.keep_epochs or ()):  # before the newest, so that none is missing behind it
-            self._save(self.folder.kept(at.epoch))
+            checkpoint.save(self.folder.kept(at.epoch), capture(parts, at))
         if at.epoch % config.run.checkpoint_interval == 0 or at.epoch == config.optim.epochs:
-            self._save(self.folder.last)
+            self._save()
         self._status("running")
         self.stop.check()
 
@@ -209,8 +212,8 @@ class Training:
             "images_per_second": images / at.seconds,
         }
 
-    def _save(self, path: Path) -> None:
-        checkpoint.save(path, capture(self.parts, self.at))
+    def _save(self) -> None:
+        fallback.save(self.folder, capture(self.parts, self.at))
 
     def _status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
         self.folder.write_status(state, exit_code, reason, self.at.epoch, self.at.step)

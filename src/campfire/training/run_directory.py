@@ -1,19 +1,26 @@
 """The run directory: every file a run writes, and how (whole or not at all)."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from campfire.errors import UsageError
 from campfire.files.writing import replacing
 
+try:
+    import fcntl
+except ImportError:  # not there on Windows
+    fcntl = None
+
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
-    *("model.safetensors", "sparsity.json", "log.txt", "report.md"),
+    *("model.safetensors", "sparsity.json", "log.txt", "report.md", "previous.pt", "damaged.pt"),
 )
 
 
@@ -27,6 +34,7 @@ class RunDirectory:
     ``metrics.jsonl``      one record an epoch; ``summary.csv`` has the same as a table
     ``summary.json``       the final numbers
     ``last.pt``            the newest checkpoint; resume continues it
+    ``previous.pt``        the one before it: resume falls back on it where the newest is damaged (then ``damaged.pt``)
     ``best.pt``            the checkpoint of the best top-1 among epochs at the target sparsity
     ``epoch-<N>.pt``       the checkpoint after N epochs, where ``--keep-epochs`` names N
     ``model.safetensors``  the final weights, zeros included: an ordinary state dict
@@ -39,6 +47,33 @@ class RunDirectory:
     def __init__(self, path: Path):
         self.path = path
         self.last, self.best = path / "last.pt", path / "best.pt"
+        self.previous, self.damaged = path / "previous.pt", path / "damaged.pt"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; the lock goes with the process, however it ends, and is not its children's.
+
+        Raises:
+            UsageError: another process writes there.
+            OSError: the directory cannot be written to.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a+", encoding="utf-8") as file:
+            try:
+                if fcntl is not None:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                file.seek(0)
+                raise UsageError(
+                    f"the output {self.path} is in use by process {file.read().strip() or '?'}; wait for its end, or give "
+                    "another --output"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
     def refuse_another_run(self) -> None:
         """Raise `UsageError` where the directory holds a run, or is none."""

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from campfire.config import Config, from_flags, from_tree, load
 from campfire.errors import UsageError
-from campfire.training import checkpoint
+from campfire.training import fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
 from campfire.training.outcome import Result
@@ -34,7 +34,8 @@ def train(
     Args:
         config: a complete `Config`, nested sections as in a configuration file, or just the images: ``"digits"``.
         output: the run directory; default ``runs/<time>-<model>-<data>``.
-        resume: ``"auto"`` continues ``last.pt`` of ``output`` if it is there; a path continues that checkpoint.
+        resume: ``"auto"`` continues ``last.pt`` of ``output`` if it is there, and ``previous.pt`` where it is damaged; so does
+            the path of a run directory; the path of a checkpoint continues that one.
         overwrite: replace the run that is in ``output``.
         allow_config_change: resume although the configuration is not the checkpoint's.
         console: a terminal, for a progress bar.
@@ -60,26 +61,30 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("campfire trains in one process; WORLD_SIZE asks for more")
     folder, start = _locate(output, resume)
-    same = start is not None and folder is not None and start.resolve().parent == folder.path.resolve()
+    home = start if start is None or start.is_dir() else start.parent
+    same = home is not None and folder is not None and home.resolve() == folder.path.resolve()
     if folder is not None and not (same or overwrite or resume == "auto"):
         folder.refuse_another_run()
-    saved = None if start is None else checkpoint.load(start)
+    saved, origin = (None, None) if start is None else fallback.load(start)
     parts = build(config)
-    position = Position() if saved is None else restore(parts, saved, str(start), allow_config_change)
+    position = Position() if saved is None else restore(parts, saved, str(origin), allow_config_change)
     folder = folder or RunDirectory(fresh(parts.config.model.name or "", parts.config.data.source))
-    if not same:
-        folder.clear()
-    return Training(parts, position, folder, console).run()
+    with folder.locked():
+        if not same:
+            folder.clear()
+        elif origin == folder.previous:
+            fallback.adopt(folder, position.epoch, position.step)
+        return Training(parts, position, folder, console).run()
 
 
 def _locate(output: str | Path | None, resume: str | Path | None) -> tuple[RunDirectory | None, Path | None]:
-    """Where the run is written, if that was said, and the checkpoint it continues, if any."""
+    """Where the run is written, if that was said, and the checkpoint or directory it continues, if any."""
     folder = None if output is None else RunDirectory(Path(output))
     if resume is None:
         return folder, None
     if resume == "auto":
         if folder is None:
             raise UsageError("--resume auto looks into --output for last.pt; give one")
-        return folder, folder.last if folder.last.exists() else None
-    start = Path(resume) / "last.pt" if Path(resume).is_dir() else Path(resume)
-    return folder or RunDirectory(start.parent), start
+        return folder, folder.path if folder.last.exists() or folder.previous.exists() else None
+    start = Path(resume)
+    return folder or RunDirectory(start if start.is_dir() else start.parent), start
