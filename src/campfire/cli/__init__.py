@@ -10,7 +10,9 @@ from campfire.errors import CampfireError, UnknownName
 COMMANDS = {
     "train": ("campfire.cli.train:main", "train a CNN, dense or sparse, and write a run directory"),
     "recipes": ("campfire.cli.recipes:main", "published experiments to train, with the papers' numbers and ours"),
+    "sweep": ("campfire.cli.sweep:main", "train every combination that a grid asks for, on one machine or many"),
     "eval": ("campfire.cli.eval:main", "measure a trained model and check its masks"),
+    "attack": ("campfire.cli.attack:main", "how much accuracy networks keep when images are moved to mislead them"),
     "report": ("campfire.cli.report:main", "compare runs: Markdown, and HTML with plots"),
     "cost": ("campfire.cli.cost:main", "what a network costs: zeros, MACs, storage, memory references, energy"),
     "export": ("campfire.cli.export:main", "a network as ONNX, torch.export, dense or packed weights"),

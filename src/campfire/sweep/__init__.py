@@ -13,10 +13,10 @@ _HOME = {
     "Driver": "campfire.sweep.driver",
     "Grid": "campfire.sweep.grid",
     "Index": "campfire.sweep.index",
-    "Record": "campfire.sweep.records",
-    "is_sweep": "campfire.sweep.records",
+    "Record": "campfire.sweep.record",
+    "is_sweep": "campfire.sweep.record",
     "read_grid": "campfire.sweep.grid",
-    "records": "campfire.sweep.records",
+    "records": "campfire.sweep.record",
 }
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from campfire.sweep.grid import Grid as Grid
     from campfire.sweep.grid import read_grid as read_grid
     from campfire.sweep.index import Index as Index
-    from campfire.sweep.records import Record as Record
-    from campfire.sweep.records import is_sweep as is_sweep
-    from campfire.sweep.records import records as records
+    from campfire.sweep.record import Record as Record
+    from campfire.sweep.record import is_sweep as is_sweep
+    from campfire.sweep.record import records as records
 
 __all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 

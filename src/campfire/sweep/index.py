@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, time REAL NOT NULL, worker INTEGER NOT NULL, state TEXT NOT NULL,
     reason TEXT NOT NULL);
 """
-_COLUMNS = "number, key, name, spec, state, reason, starts, deaths, step, handle"
+_COLUMNS = ("number", "key", "name", "spec", "state", "reason", "starts", "deaths", "step", "handle")
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,10 @@ class Index:
     def rows(self) -> list[Row]:
         """All trials, in the order of the grid."""
         with _readable(self.folder):
-            found = self._db.execute(f"SELECT {_COLUMNS} FROM trials ORDER BY number").fetchall()
-            return [Row(*values[:3], json.loads(values[3]), *values[4:]) for values in found]
+            found = self._db.execute(f"SELECT {', '.join(_COLUMNS)} FROM trials ORDER BY number").fetchall()
+            return [
+                Row(**{**dict(zip(_COLUMNS, values, strict=True)), "spec": json.loads(values[3])}) for values in found
+            ]
 
     def events(self) -> list[Event]:
         """Every change of state, in its order."""

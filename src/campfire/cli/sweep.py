@@ -1,0 +1,228 @@
+"""``campfire sweep``: many runs from one grid, and what has become of them."""
+
+import json
+import logging
+import signal
+import sys
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from campfire.cli.flags import KeyValues, Parser
+from campfire.config.recipes import find
+from campfire.errors import CampfireError, UsageError
+from campfire.sweep import Driver, Grid, Index, Record, is_sweep, read_grid, records
+from campfire.sweep.engines import ENGINES, make
+from campfire.sweep.retrying import retry
+from campfire.sweep.settling import settle
+from campfire.sweep.table import aligned, cells, progress, rows
+
+EPILOG = """\
+campfire sweep status DIR   what has become of the trials
+campfire sweep table DIR    their results
+campfire sweep retry DIR    failed trials once more, at the next campfire sweep DIR
+
+The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done, 3 some diverged, 1 some failed.
+The grid's format, several machines, and Slurm: docs/sweeps.md."""
+COUNTED = ("done", "running", "pending", "failed", "diverged", "pruned", "skipped")
+log = logging.getLogger("campfire")
+
+
+def parser() -> Parser:
+    """Everything ``campfire sweep`` understands, but its further commands."""
+    own = Parser(
+        prog="campfire sweep",
+        usage="campfire sweep GRID.yaml|DIR [options]\n       campfire sweep status|table|retry DIR",
+        description="Train every combination that a grid asks for, each once, and end with a report.",
+        epilog=EPILOG,
+    )
+    own.add_argument("grid", metavar="GRID|DIR", help="a grid, or the directory of a sweep that goes on")
+    own.add_argument("-o", "--output", metavar="DIR", help="the sweep's directory (default: runs/<name of the grid>)")
+    own.add_argument("-j", "--jobs", type=int, metavar="N", help="trials at once (default: 1; of ray and slurm: all)")
+    own.add_argument("--engine", choices=[*ENGINES], default="local", help="where trials run (default: local)")
+    own.add_argument(
+        "--engine-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE",
+        help="ray: address, cpus, gpus, retries; slurm: cluster, slurm_partition, gpus_per_node, timeout_min, ...",
+    )  # fmt: skip
+    own.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="deaths of a trial without progress between (default: 2)"
+    )
+    own.add_argument("--no-report", action="store_true", help="write no report at the end")
+    own.add_argument("--dry-run", action="store_true", help="print the trials, and stop; writes nothing")
+    own.add_argument("--json", action="store_true", help="end with one JSON object on stdout")
+    return own
+
+
+def main(argv: Sequence[str]) -> int:
+    """Sweep, or tell of a sweep."""
+    if argv and argv[0] in _ABOUT:
+        run, flags = _ABOUT[argv[0]]
+        own = Parser(prog=f"campfire sweep {argv[0]}", description=run.__doc__)
+        own.add_argument("folder", metavar="DIR", help="the directory of a sweep")
+        for flag, keywords in flags.items():
+            own.add_argument(flag, **keywords)
+        own.add_argument("--json", action="store_true", help="print one JSON object in one line")
+        args = own.parse(argv[1:])
+        return run(Path(args.folder), records(args.folder), args)
+    return _sweep(parser().parse(argv))
+
+
+def _sweep(args: Namespace) -> int:
+    if (args.jobs is not None and args.jobs < 1) or args.retries < 0:
+        raise UsageError(f"--jobs is 1 or more and --retries 0 or more; got {args.jobs} and {args.retries}")
+    again = is_sweep(args.grid)
+    if again and args.output:
+        raise UsageError(f"{args.grid} is a sweep's own directory: it goes on there, without --output")
+    grid = None if again else read_grid(find(args.grid))
+    if args.dry_run:
+        return _dry_run(grid, args)
+    folder = Path(args.grid if again else args.output or Path("runs") / Path(args.grid).stem).resolve()
+    if grid is not None and not is_sweep(folder):
+        _check(grid)
+    with Index.create(folder) if grid is None else settle(folder, grid) as index, _Stop() as stop, _log_on_stderr():
+        engine = make(args.engine, folder, args.jobs, args.engine_options)
+        Driver(index, engine, jobs=args.jobs, retries=args.retries, stopping=stop.asked).run()
+    return _end(folder, args, stop)
+
+
+def _dry_run(grid: Grid | None, args: Namespace) -> int:
+    from campfire.sweep.settling import describe
+
+    found = [_plain(r) for r in records(args.grid)] if grid is None else describe(grid)
+    if args.json:
+        print(json.dumps({"trials": found}))
+    else:
+        print(f"{len(found)} trials")
+        for one in found:
+            print(f"  {one['name']}" + (f"  from {one['parent']}, epoch {one['epoch']}" if one["parent"] else ""))
+    return 0
+
+
+def _check(grid: Grid) -> None:
+    """Refuse now what would fail in hours: structures, methods and rules that cannot be, each once."""
+    if grid.command is not None:
+        return
+    from campfire import models
+    from campfire.training.pruning import make_pruner
+
+    for config in {t.config.model_copy(update={"run": None}).model_dump_json(): t.config for t in grid.trials}.values():
+        make_pruner(models.create(config.model.name or "resnet8", num_classes=10, **config.model.kwargs), config)
+
+
+def _end(folder: Path, args: Namespace, stop: "_Stop") -> int:
+    """What is printed and returned at the end."""
+    found = records(folder)
+    counts = Counter(record.state for record in found)
+    report = None if stop.asked() or args.no_report or not counts["done"] else _report(folder, found)
+    if args.json:
+        told = {"output": str(folder), "states": counts, "report": None if report is None else str(report)}
+        print(json.dumps({**told, "rows": rows(found)}))
+    else:
+        print(aligned(cells(rows(found))))
+        print(f"{folder}: {_counted(counts)}" + (f"; report: {report}" if report else ""))
+    return stop.code or (1 if counts["failed"] or counts["skipped"] else 3 if counts["diverged"] else 0)
+
+
+def _report(folder: Path, found: Sequence[Record]) -> Path | None:
+    from campfire.report import write_report
+
+    try:
+        return write_report([record.path for record in found if record.done], folder / "report")
+    except CampfireError as error:  # the runs are what counts
+        log.warning("no report: %s", error)
+        return None
+
+
+def _counted(counts: Counter[str]) -> str:
+    return f"{counts.total()} trials: " + ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
+
+
+def _status(folder: Path, found: Sequence[Record], args: Namespace) -> int:
+    """How many trials are done, which are at work and how far, and why others ended."""
+    counts = Counter(record.state for record in found)
+    if args.json:
+        print(json.dumps({"output": str(folder), "states": counts, "trials": [_plain(record) for record in found]}))
+        return 0
+    print(f"{folder}: {_counted(counts)}")
+    told = [r for r in found if r.state != "done" and (r.state != "pending" or r.starts)]
+    lines = [[f"  {r.state}", r.name, r.reason or progress(r), f"start {r.starts}"] for r in told]
+    print(aligned(lines) if lines else "", end="\n" if lines else "")
+    return 0
+
+
+def _table(folder: Path, found: Sequence[Record], args: Namespace) -> int:
+    """Top-1 and zeros of the trials, mean and spread over seeds."""
+    table = rows(found, args.each)
+    if args.json:
+        print(json.dumps({"output": str(folder), "rows": table}))
+    else:
+        print(aligned(cells(table)))
+    return 0
+
+
+def _retry(folder: Path, found: Sequence[Record], args: Namespace) -> int:
+    """Failed and skipped trials, or those named, once more: from their checkpoints, at the next campfire sweep DIR."""
+    chosen = retry(folder, args.trials, args.fresh)
+    if args.json:
+        print(json.dumps({"output": str(folder), "trials": chosen}))
+    else:
+        print(
+            f"{len(chosen)} trials to be tried again{': ' * bool(chosen)}{', '.join(chosen)}; campfire sweep {folder}"
+        )
+    return 0
+
+
+_ABOUT: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
+    "status": (_status, {}),
+    "table": (_table, {"--each": {"action": "store_true", "help": "one line a trial, not one for all seeds"}}),
+    "retry": (
+        _retry,
+        {
+            "trials": {"nargs": "*", "metavar": "TRIAL", "help": "which (default: all that failed or were skipped)"},
+            "--fresh": {"action": "store_true", "help": "delete what they have done, and begin anew"},
+        },
+    ),
+}
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {**vars(record), "path": str(record.path)}
+
+
+class _Stop:
+    """Notes SIGTERM, SIGUSR1 and Ctrl-C, which stop the sweep once its trials have written checkpoints."""
+
+    CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
+
+    def __init__(self) -> None:
+        self.code = 0
+
+    def __enter__(self) -> "_Stop":
+        self._before = {number: signal.signal(number, self._note) for number in self.CODES}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.code = self.CODES[signal.Signals(number)]
+
+    def asked(self) -> bool:
+        return bool(self.code)
+
+
+class _log_on_stderr:
+    """Meanwhile the log goes to stderr."""
+
+    def __enter__(self) -> None:
+        self._handler, self._level = logging.StreamHandler(sys.stderr), log.level
+        log.addHandler(self._handler)
+        log.setLevel(logging.INFO)
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self._handler)
+        log.setLevel(self._level)

@@ -1,0 +1,51 @@
+"""Ended trials back to work."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from campfire.errors import UnknownName, UsageError
+from campfire.sweep.index import CLAIM, Index, Row
+from campfire.sweep.locks import try_lock
+
+UNASKED = ("failed", "skipped")
+
+
+def retry(folder: Path, wanted: Sequence[str] = (), fresh: bool = False) -> list[str]:
+    """Mark ended trials as pending again: those of these names, or all that failed or were skipped; returns their names.
+
+    They go on from their checkpoints, or, if ``fresh``, from nothing: then their run directories are emptied.
+
+    Raises:
+        UsageError: there is no such trial, or it is at work; or it is done, and not to begin afresh.
+    """
+    with Index.open(folder) as index, index.transaction():
+        rows = {row.name: row for row in index.rows()}
+        for name in wanted:
+            if name not in rows:
+                raise UnknownName("trial", name, rows)
+        chosen = [rows[name] for name in wanted] or [row for row in rows.values() if row.state in UNASKED]
+        for row in chosen:
+            _check(row, fresh)
+            if fresh:
+                _empty(folder / row.name)
+            index.set(row, "pending", "asked for again", deaths=0, step=0)
+    return [row.name for row in chosen]
+
+
+def _check(row: Row, fresh: bool) -> None:
+    if not row.ended:
+        raise UsageError(f"{row.name} is {row.state}; a trial can be tried again once it has ended")
+    if row.state == "done" and not fresh:
+        raise UsageError(f"{row.name} is done; --fresh deletes its run and trains it again")
+
+
+def _empty(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if (lock := try_lock(folder / CLAIM)) is None:
+        raise UsageError(f"{folder} is in use; wait for its end")
+    for path in folder.iterdir():
+        if path.name != CLAIM:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    lock.release()
