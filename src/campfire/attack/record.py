@@ -30,6 +30,12 @@ from campfire.errors import CheckpointError
 FILE = "attack.json"
 FORMAT = "campfire-attack-1"
 CURVE = ("attack", "norm", "space", "steps", "restarts", "start")  # results that agree in these are one curve
+_SAME = {
+    "weights": "other weights",
+    "sample": "other images",
+    "fingerprint": "another data set",
+    "compressed": "other kernels",
+}
 _Z = 1.959963984540054  # the standard normal's 97.5 % point
 
 
@@ -68,3 +74,19 @@ def read(path: str | Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError):
         pass
     raise CheckpointError(f"{file} is no record of attacks ({FORMAT}); make it anew with campfire attack --overwrite")
+
+
+def why_another(old: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+    """The reasons that results of two records do not belong together, [] if they do."""
+    return [reason for key, reason in _SAME.items() if old.get(key) != facts[key]]
+
+
+def merged(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The new record with the old results that it does not replace."""
+
+    def key(result: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(result.get(name) for name in (*CURVE, "eps", "step_size"))
+
+    known = {key(result) for result in new["results"]}
+    kept = [] if old is None else [result for result in old["results"] if key(result) not in known]
+    return new | {"results": [*kept, *new["results"]]}

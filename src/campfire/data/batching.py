@@ -89,7 +89,7 @@ def _from_memory(images: MemorySet, order: list[np.ndarray]) -> Iterator[tuple[T
 
 
 @functools.lru_cache(maxsize=8)
-def _scale_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def scale_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """(x / 255 - mean) / std as x * scale + offset."""
     m, s = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
     return (1 / (255 * s)).float().to(device), (-m / s).float().to(device)
@@ -101,6 +101,6 @@ def _finish(
     """Augment, in uint8, what is not augmented yet, and normalise."""
     if train and data.pad is not None:
         x = shift_and_flip(x, index, seed=seed, epoch=epoch, pad=data.pad, flip=data.flip)
-    scale, offset = _scale_and_offset(data.mean, data.std, x.device)
+    scale, offset = scale_and_offset(data.mean, data.std, x.device)
     x = x.float().mul_(scale).add_(offset)
     return x.contiguous(memory_format=torch.channels_last) if channels_last else x

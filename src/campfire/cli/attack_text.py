@@ -1,0 +1,58 @@
+"""The table of ``campfire attack``."""
+
+from collections.abc import Iterator
+from typing import Any
+
+WIDE = 34
+
+
+def side_by_side(records: list[dict[str, Any]]) -> str:
+    """Networks in columns; each but the first also as its distance to the first."""
+    first = records[0]
+    digits = max(len(_name(record)) for record in records)
+    lines = [
+        f"{first['images']:,} test images of {first['data']} (seed {first['seed']}): top-1 in percent, 95 % interval",
+        *(
+            f"{mark}  {_name(record):{digits}}  {_what(record)}"
+            for mark, record in zip(_marks(), records, strict=False)
+        ),
+        "",
+        f"{'':{WIDE}}" + "".join(f"{mark:>22}" for mark, _ in zip(_marks(), records, strict=False)),
+        _line("clean", [record["clean"] for record in records]),
+    ]
+    rows = {_label(result): None for record in records for result in record["results"]}
+    by_label = [{_label(result): result for result in record["results"]} for record in records]
+    return "\n".join([*lines, *(_line(label, [found.get(label) for found in by_label]) for label in rows)])
+
+
+def _marks() -> Iterator[str]:
+    return (f"({number})" for number in range(1, 1000))
+
+
+def _name(record: dict[str, Any]) -> str:
+    return record["run"]
+
+
+def _what(record: dict[str, Any]) -> str:
+    zeros = f", {record['sparsity_true']:.4f} zeros" if record["structure"] != "dense" else ""
+    return f"{record['model']}, {record['structure']}{zeros}{', compressed' * record['compressed']}"
+
+
+def _label(result: dict[str, Any]) -> str:
+    eps = result["eps"]
+    level = eps * 255 if result["space"] == "pixel" and result["norm"] == "linf" else 0
+    text = f"{round(level)}/255" if level >= 1 and abs(level - round(level)) < 1e-6 else f"{eps:.4g}"
+    pgd = f" {result['steps']}x{result['restarts']}" if result["attack"] == "pgd" else ""
+    return f"{result['attack']}{pgd} {result['norm']} {text}{' normalised' * (result['space'] == 'normalised')}"
+
+
+def _line(label: str, results: list[dict[str, Any] | None]) -> str:
+    return f"{label:{WIDE}}" + "".join(_cell(result, results[0] if i else None) for i, result in enumerate(results))
+
+
+def _cell(result: dict[str, Any] | None, first: dict[str, Any] | None) -> str:
+    if result is None:
+        return f"{'-':>22}"
+    gap = "" if first is None else f" {result['top1'] - first['top1']:+.2f}"
+    interval = f"{result['low']:.1f}-{result['high']:.1f}"
+    return f"{result['top1']:6.2f}{gap} {interval:>9}".rjust(22)
