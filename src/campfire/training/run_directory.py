@@ -21,6 +21,7 @@ except ImportError:  # not there on Windows
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
     *("model.safetensors", "sparsity.json", "log.txt", "report.md", "previous.pt", "damaged.pt"),
+    "attack.json",
 )
 
 
@@ -41,6 +42,7 @@ class RunDirectory:
     ``sparsity.json``      what was asked of each layer, and what is true
     ``log.txt``            the log
     ``report.md``          the report
+    ``attack.json``        what attacks left of the accuracy (`campfire attack`)
     =====================  =====================================================================
     """
 
