@@ -9,7 +9,16 @@ from campfire.packed import Packed
 
 __all__ = ["KERNELS", "Conv", "Kernel", "Prepared", "serving"]
 
-_NAMES = ("reference", "compact", "lanes.kernel", "codegen.kernel", "blocks.kernel", "blocks.bf16", "blocks.amx")
+_NAMES = (
+    "reference",
+    "compact",
+    "lanes.kernel",
+    "codegen.kernel",
+    "blocks.kernel",
+    "blocks.bf16",
+    "blocks.amx",
+    "gpu.kernel",
+)
 for _name in _NAMES:  # the last that can serve, serves
     importlib.import_module(f"{__name__}.{_name}")
 

@@ -44,7 +44,7 @@ def why_not_on(device: torch.device) -> list[str]:
 
 def failed(reason: str) -> None:
     """One warning that the dense library runs instead, and why."""
-    warn_once("triton", f"no GPU kernels, the dense library does their work: {reason}")
+    warn_once("gpu-kernels", f"no GPU kernels, the dense library does their work: {reason}")
 
 
 @functools.cache
