@@ -3,12 +3,34 @@
 Everywhere: a dead entry is never selected, and among equal scores the lowest index goes first.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from campfire.errors import CampfireError
 from campfire.native import masks
+from campfire.native.gpu import masks as gpu
+from campfire.native.gpu.masks import Part as Part
+
+_collected: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
+NAN = "the scores hold NaN: has the training diverged?"
+
+
+@contextmanager
+def unhurried() -> Iterator[list[Tensor]]:
+    """Within, selections on a GPU do not wait to see whether they fail: the list gets what will tell, on the device.
+
+    A number of each that is not 0: the scores held NaN, or fewer lived than were to be kept.
+    """
+    token = _collected.set(collected := [])
+    try:
+        yield collected
+    finally:
+        _collected.reset(token)
 
 
 def guarded_floor(x: float) -> int:
@@ -24,7 +46,8 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
     """The ``count`` best-scored living entries of a flat score [n] >= 0, as bool [n].
 
     On the CPU by native code, a histogram of leading digits and then its one bin that matters; without it by one introselect
-    (numpy's, vectorised). Both are many times faster than a sorted ``topk``.
+    (numpy's, vectorised). Both are many times faster than a sorted ``topk``. On a GPU by a histogram of all digits, in Triton;
+    without it by a stable sort.
 
     >>> keep_best(torch.tensor([3.0, 1.0, 2.0, 2.0]), 2).tolist()
     [True, False, False, True]
@@ -32,6 +55,8 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
     Raises:
         CampfireError: fewer than ``count`` entries live, or the scores hold NaN.
     """
+    if score.device.type != "cpu" or gpu.serves(score.device):
+        return _keep_best_there(score, count, alive)
     if (best := masks.keep_best(score, count, alive)) is not None:
         return best
     living = score.numel() if alive is None else int(alive.count_nonzero())
@@ -41,11 +66,9 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
         return torch.ones_like(score, dtype=torch.bool) if alive is None else alive.clone()
     if count == 0:
         return torch.zeros_like(score, dtype=torch.bool)
-    if score.device.type == "cpu":
-        score = score if score.dtype in (torch.float32, torch.float64) else score.float()
-        keep = _keep_best_cpu(score.detach().numpy(), count, None if alive is None else alive.numpy())
-        return torch.from_numpy(keep)
-    return _keep_best(score, count, alive)
+    score = score if score.dtype in (torch.float32, torch.float64) else score.float()
+    keep = _keep_best_cpu(score.detach().numpy(), count, None if alive is None else alive.numpy())
+    return torch.from_numpy(keep)
 
 
 def _keep_best_cpu(score: np.ndarray, count: int, alive: np.ndarray | None) -> np.ndarray:
@@ -59,19 +82,51 @@ def _keep_best_cpu(score: np.ndarray, count: int, alive: np.ndarray | None) -> n
     last = np.flatnonzero(tied)
     missing = count - int(np.count_nonzero(keep))
     if missing > last.size:
-        raise CampfireError("the scores hold NaN: has the training diverged?")
+        raise CampfireError(NAN)
     keep[last[last.size - missing :]] = True
     return keep
 
 
-def _keep_best(score: Tensor, count: int, alive: Tensor | None) -> Tensor:
-    """The same on any device."""
-    if alive is not None:
-        score = score.masked_fill(~alive, -1.0)
-    cut = score.topk(count, sorted=False).values.min()
-    keep, last = score > cut, (score == cut).nonzero()[:, 0]
-    keep[last[last.numel() - (count - int(keep.count_nonzero())) :]] = True
+def keep_best_runs(parts: Sequence[Part]) -> list[Tensor] | None:
+    """`keep_best` in many weights on one GPU at once, by the largest magnitude in each run; None where Triton cannot."""
+    if (found := gpu.select(parts)) is None:
+        return None
+    _look_at(found[1], lambda: NAN)
+    return found[0]
+
+
+def _keep_best_there(score: Tensor, count: int, alive: Tensor | None) -> Tensor:
+    keep, refused = gpu.keep_best(score, count, alive) or _keep_best(score, count, alive)
+
+    def reason() -> str:
+        living = score.numel() if alive is None else int(alive.count_nonzero())
+        return NAN if count <= living else f"cannot keep {count} of {living} living entries; masks never revive"
+
+    _look_at(refused, reason)
     return keep
+
+
+def _look_at(refused: Tensor, reason: Callable[[], str]) -> None:
+    if (collected := _collected.get()) is not None:
+        collected.append(refused)
+    elif bool(refused.any()):
+        raise CampfireError(reason())
+
+
+def _keep_best(score: Tensor, count: int, alive: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same on any device, without waiting for it; and whether it is an error, int32 [1]."""
+    alive = torch.ones_like(score, dtype=torch.bool) if alive is None else alive
+    if not 0 < count <= score.numel():
+        return (alive.clone() if count else torch.zeros_like(alive)), alive.new_full(
+            (1,), count != 0, dtype=torch.int32
+        )
+    living = alive.sum()
+    cut = score.masked_fill(~alive, -torch.inf).sort().values[score.numel() - count]
+    above, tied = (score > cut) & alive, (score == cut) & alive
+    missing = count - above.sum()
+    best = above | (tied & (tied.flip(0).cumsum(0).flip(0) <= missing))
+    refused = (living < count) | ((living > count) & (missing > tied.sum()))
+    return torch.where(living <= count, alive, best), refused.to(torch.int32)[None]
 
 
 def ranks(score: Tensor) -> Tensor:
@@ -82,7 +137,7 @@ def ranks(score: Tensor) -> Tensor:
     >>> ranks(torch.tensor([[5.0, 7.0, 5.0]])).flatten().tolist()
     [2, 0, 1]
     """
-    if (native := masks.ranks(score)) is not None:
+    if (native := gpu.ranks(score)) is not None or (native := masks.ranks(score)) is not None:
         return native
     planes = score.t().contiguous()
     rank = torch.zeros(planes.shape, dtype=torch.uint8, device=score.device)
@@ -100,8 +155,9 @@ def keep_best_rows(score: Tensor, count: int, alive: Tensor | None = None) -> Te
     >>> keep_best_rows(torch.tensor([[1.0, 2.0, 3.0], [3.0, 3.0, 0.0]]), 1).int().tolist()
     [[0, 0, 1], [0, 1, 0]]
     """
-    if (best := masks.keep_best_rows(score, count, alive)) is not None:
-        return best
+    for how in (gpu, masks):
+        if (best := how.keep_best_rows(score, count, alive)) is not None:
+            return best
     if alive is not None:
         score = score.masked_fill(~alive, -1.0)
     if score.shape[1] > 64:  # long rows: comparisons grow with the square

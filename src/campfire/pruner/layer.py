@@ -1,6 +1,6 @@
 """A layer under masks. The weight itself stays the user's ordinary Parameter."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +47,10 @@ class PrunedLayer:
 
     @mask.setter
     def mask(self, mask: Mask | None) -> None:
-        self._mask, self.cached_factor = mask, None
-        self.kept = self.weight.numel() if mask is None else int(mask.keep.count_nonzero())
+        self._take(mask, self.weight.numel() if mask is None else int(mask.keep.count_nonzero()))
+
+    def _take(self, mask: Mask | None, kept: int) -> None:
+        self._mask, self.cached_factor, self.kept = mask, None, kept
 
     def stamp(self) -> int:
         """A number that changes with the mask (while somebody holds the old one)."""
@@ -64,10 +66,13 @@ class PrunedLayer:
     def factor(self) -> Tensor | None:
         """The mask as 0.0 and 1.0 with the weight's dtype, device and memory format; None while nothing is dead.
 
-        Multiplying by floats is what the CPU library does fast: about 40 times faster than by bools.
+        Multiplying by floats is what the CPU library does fast: about 40 times faster than by bools. On a GPU the mask itself
+        serves, which is a quarter as large.
         """
         if self._mask is None:
             return None
+        if self.weight.is_cuda:
+            return self.keep.view(self.weight.shape)
         like, cached = self.weight, self.cached_factor
         if cached is None or not _alike(cached, like):
             self.cached_factor = cached = torch.empty_like(like.detach()).copy_(self._mask.keep.view(like.shape))
@@ -84,12 +89,20 @@ class PrunedLayer:
             )
         return score
 
-    def tighten(self, structure: Structure, plans: dict[str, Plan], goal: float, score: Tensor | None = None) -> bool:
+    def tighten(
+        self,
+        structure: Structure,
+        plans: dict[str, Plan],
+        goal: float,
+        score: Tensor | None = None,
+        keep: Tensor | None = None,
+    ) -> bool:
         """Make the mask anew for the requested sparsity, inside the previous one; whether it changed.
 
         Args:
             plans: the phase's plans by layer; this layer's is made here, for the final sparsity ``goal``, if it is not there.
             score: [K, C, R, S], instead of the layer's own.
+            keep: the mask's bools, where they were made together with those of other layers.
         """
         name, self.structure = self.target.name, structure
         count = structure.count(self.target.shape, self.requested)
@@ -97,9 +110,14 @@ class PrunedLayer:
             return False
         if count == 0:
             raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({self.requested:.4f})")
-        score, alive = self.importance() if score is None else score.float(), self.keep
-        plan = self._planned(structure, plans, goal, score * alive)
-        self.mask = Mask(structure.project(score, count, plan, alive), plan)
+        if keep is not None:
+            mask = Mask(keep, plans.setdefault(name, {}))
+        else:
+            score, alive = self.importance() if score is None else score.float(), self.keep
+            plan = self._planned(structure, plans, goal, score * alive)
+            mask = Mask(structure.project(score, count, plan, alive), plan)
+        # to count on a GPU would be to wait for it: `Pruner.verify` does, at the end of an era
+        self._take(mask, int(mask.keep.count_nonzero()) if mask.keep.device.type == "cpu" else count)
         return True
 
     def select(
@@ -212,16 +230,12 @@ class PrunedLayer:
         )
 
 
-def lost_outputs(layers: Iterable[PrunedLayer]) -> dict[str, str]:
-    """The layers with outputs that no weight reaches, where the structure does not mean it; and how many there are."""
-    lost = {}
-    for layer in layers:
-        if layer.structure.drops_outputs:
-            continue
-        outputs = layer.keep.view(torch.uint8).flatten(1).amax(1)  # any() of bools takes 50 times as long
-        if dead := outputs.numel() - int(outputs.count_nonzero()):
-            lost[layer.target.name] = f"{layer.target.name} ({dead} of {outputs.numel()})"
-    return lost
+def lost_outputs(layer: PrunedLayer) -> Tensor:
+    """How many outputs no weight reaches, int64 [1], on the layer's device; 0 where the structure means it."""
+    if layer.structure.drops_outputs:
+        return torch.zeros(1, dtype=torch.int64, device=layer.weight.device)
+    outputs = layer.keep.view(torch.uint8).flatten(1).amax(1)  # any() of bools takes 50 times as long
+    return (outputs == 0).sum()[None]
 
 
 def _to_one(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,14 +19,17 @@ from campfire.pruner import sharing, state
 from campfire.pruner.binding import Binding
 from campfire.pruner.clock import Clock
 from campfire.pruner.hosting import Hosting
+from campfire.pruner.later import Later
 from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs
 from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
 from campfire.pruner.ranks import check_ranks
 from campfire.pruner.rules import Rules, bare, targets
+from campfire.pruner.together import masks_together
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score
+from campfire.selection import NAN, unhurried
 from campfire.sparsity import SparsityReport
 
 
@@ -99,9 +103,10 @@ class Pruner(Hosting):
         self._binding: Binding | None = None
         self._verified = 0  # eras
         self._warned: set[str] = set()
+        self._later = Later()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_binding": None}  # a copy is not attached
+        return {**vars(self), "_binding": None, "_later": Later()}  # a copy is not attached
 
     # --- the clock -----------------------------------------------------------------------------------------------
 
@@ -211,20 +216,31 @@ class Pruner(Hosting):
             scores: [K, C, R, S] for each layer, instead of the pruner's score.
         """
         stage.goals = stage.goals or sharing.goals(self._allocate, stage, self.layers, scores)
-        changed = []
-        for name, structure in stage.structures.items():
-            layer = self.layers[name]
+        changed, ours = [], {name: self.layers[name] for name in stage.structures}
+        for name, layer in ours.items():
             layer.requested = stage.target_of(name, target) if layers is None else layers[name]
-            goal = stage.goals[name] if layers is None else stage.schedule.target
-            if layer.tighten(structure, stage.plans, goal, None if scores is None else scores[name]):
-                changed.append(layer)
+        with unhurried() as refused:
+            keeps = masks_together((ours[n], s) for n, s in stage.structures.items()) if scores is None else {}
+            for name, structure in stage.structures.items():
+                goal = stage.goals[name] if layers is None else stage.schedule.target
+                score = None if scores is None else scores[name]
+                if ours[name].tighten(structure, stage.plans, goal, score, keeps.get(name)):
+                    changed.append(ours[name])
         stage.applied, stage.updates = target, stage.updates + 1
         zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
-        if lost := lost_outputs(x for x in changed if x.target.name not in self._warned):
-            self._warned |= set(lost)
-            names = ", ".join(lost.values())
+        self._later.ask(refused, _refuse)
+        quiet = [layer for layer in changed if layer.target.name not in self._warned]
+        self._later.ask([lost_outputs(layer) for layer in quiet], partial(self._warn_of_lost, quiet))
+        self._later.hear()
+
+    def _warn_of_lost(self, layers: Sequence[PrunedLayer], numbers: Sequence[int]) -> None:
+        """Once a layer."""
+        lost = [(x.target, n) for x, n in zip(layers, numbers, strict=True) if n and x.target.name not in self._warned]
+        if lost:
+            self._warned |= {target.name for target, _ in lost}
+            names = ", ".join(f"{target.name} ({n} of {target.shape[0]})" for target, n in lost)
             cure = "ask for fewer zeros there, or for smaller units"
-            warnings.warn(f"outputs without a living weight: {names}; {cure}", LostOutputs, stacklevel=2)
+            warnings.warn(f"outputs without a living weight: {names}; {cure}", LostOutputs, stacklevel=4)
 
     def verify(self) -> None:
         """Check that every mask is legal and, under `torch.distributed`, equal on all ranks (all of them must call it).
@@ -232,8 +248,11 @@ class Pruner(Hosting):
         Raises:
             CampfireError: naming the layer.
         """
+        self._later.hear(wait=True)
         for name, mask in self.masks.items():
             structure = self.layers[name].structure
+            if (held := int(mask.keep.count_nonzero())) != self.layers[name].kept:
+                raise CampfireError(f"the mask of layer {name!r} holds {held} weights, not {self.layers[name].kept}")
             if reasons := structure.why_invalid(mask):
                 raise CampfireError(f"the mask of layer {name!r} is no {str(structure)!r}: {'; '.join(reasons)}")
         check_ranks(self.masks)
@@ -262,3 +281,8 @@ class Pruner(Hosting):
         state.load_into(self, saved)
         self.apply()
         self.verify()
+
+
+def _refuse(numbers: Sequence[int]) -> None:
+    if any(numbers):
+        raise CampfireError(NAN)

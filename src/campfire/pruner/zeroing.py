@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 
 from campfire.errors import UsageError
 from campfire.mask import Mask, view4
-from campfire.native import masks as native
 from campfire.pruner.layer import PrunedLayer
+from campfire.pruner.multiplying import Multiplication
 
 
 @torch.no_grad()
@@ -59,55 +59,6 @@ class Zeroing:
 
     def _state(self) -> Iterator[object]:
         return chain.from_iterable(of_one.values() for of_one in self.optimizer.state.values())
-
-
-class Multiplication:
-    """Layers' tensors by their masks, all at once: natively in one pass over everything, by torch what is left over."""
-
-    def __init__(self, parts: Iterable[tuple[PrunedLayer, list[Tensor]]]):
-        work: list[tuple[Tensor, list[Tensor]]] = []
-        self._tensors: list[Tensor] = []
-        self._factors: list[Tensor] = []
-        masked = [(layer, tensors) for layer, tensors in parts if layer.mask is not None]
-        for layer, tensors in masked:
-            served = [x for x in tensors if _servable(x, layer.weight)] if _servable(layer.weight, layer.weight) else []
-            if served:
-                work.append((_in_order_of(layer.weight, layer.keep), served))
-            self._leave(layer, [x for x in tensors if not any(x is y for y in served)])
-        self._native = native.multiplication(work) if work else None
-        if work and self._native is None:
-            self._tensors, self._factors = [], []
-            for layer, tensors in masked:
-                self._leave(layer, tensors)
-
-    def _leave(self, layer: PrunedLayer, tensors: list[Tensor]) -> None:
-        """To torch."""
-        if tensors and (factor := layer.factor()) is not None:
-            self._tensors += [x.detach() for x in tensors]  # the same memory, without autograd's bookkeeping
-            self._factors += [factor] * len(tensors)
-
-    def __call__(self) -> None:
-        if self._native is not None:
-            self._native()
-        if self._tensors:
-            torch._foreach_mul_(self._tensors, self._factors)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def _servable(x: Tensor, like: Tensor) -> bool:
-    """Whether native code can walk through the memory of ``x`` and of ``like`` in one order."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.device.type == "cpu" and x.dtype == torch.float32
-    return plain and not x.is_inference() and _order(x) is not None and _order(x) is _order(like)
-
-
-def _order(x: Tensor) -> torch.memory_format | None:
-    """The memory format of a dense tensor."""
-    if x.is_contiguous():
-        return torch.contiguous_format
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
-
-
-def _in_order_of(weight: Tensor, keep: Tensor) -> Tensor:
-    return keep.view(weight.shape).contiguous(memory_format=_order(weight) or torch.contiguous_format)
 
 
 def _state_like(weight: Tensor, optimizer: Optimizer) -> list[Tensor]:

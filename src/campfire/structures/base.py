@@ -101,6 +101,11 @@ class Structure(ABC):
         """Whether every mask of this shape is legal (single weights compete), so that none can be invalid."""
         return False
 
+    def run(self, shape: Shape) -> int:
+        """Where the units are runs of so many neighbours in [K, C, R, S], and compete over the whole layer by their largest
+        score: that length; 0 otherwise. `project` must make the same masks; this makes them for many layers at once."""
+        return 0
+
     def least(self, shape: Shape) -> float:
         """The smallest true sparsity above 0 that this shape can take."""
         low, high, size = 0.0, 1 - 1e-9, math.prod(shape)
@@ -155,6 +160,11 @@ class Grain(Structure):
     def any_mask(self, shape: Shape) -> bool:
         unit, budgets, _ = self._sizes(shape)
         return unit == budgets == 1
+
+    def run(self, shape: Shape) -> int:
+        unit, budgets, _ = self._sizes(shape)
+        runs = self.grain == "r s" and self.tile(shape) == (1, 1, *shape[2:])
+        return unit if budgets == 1 and (unit == 1 or (runs and self.reduce == "max")) else 0
 
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         unit, budgets, _ = self._sizes(tuple(score.shape))
