@@ -43,7 +43,9 @@ def main() -> int:
         write(folder / "metrics.jsonl", "\n".join(history) + "\n")
         for name in [f"epoch-{epoch}.pt"] * (epoch in kept) + ["last.pt"]:
             write(folder / name, json.dumps({"epoch": epoch, "seed": config["run"]["seed"]}))
-    write(folder / "summary.json", json.dumps({"top1": 90.0 + config["run"]["seed"], "sparsity_true": 0.5, "seconds": 1}))
+    write(
+        folder / "summary.json", json.dumps({"top1": 90.0 + config["run"]["seed"], "sparsity_true": 0.5, "seconds": 1})
+    )
     status(folder, "done", 0, epoch)
     return 0
 
@@ -56,10 +58,10 @@ def status(folder: Path, state: str, code: int | None, epoch: int, reason: str =
 def go_wrong(folder: Path, orders: dict, epoch: int) -> None:
     """Die or end, if this is the epoch."""
     died = folder / f"died-{epoch}"
-    if (code := orders.get("die", {}).get(epoch)) is not None and not died.exists():
+    if (code := orders.get("die", {}).get(str(epoch))) is not None and not died.exists():
         died.touch()
         leave(code)
-    if (code := orders.get("end", {}).get(epoch)) is not None:
+    if (code := orders.get("end", {}).get(str(epoch))) is not None:
         if code == 3:
             status(folder, "diverged", 3, epoch, "the loss is no finite number any more")
         leave(code)

@@ -1,0 +1,98 @@
+"""Trials by submitit, and on the machines of a Ray cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_cases import attempts, sweep, write
+
+from campfire.errors import UsageError
+from campfire.sweep import engines
+from campfire.sweep.engines import local, make
+
+
+def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, pace=0.5)
+    given: list[str | None] = []
+    process = local.Process.__init__
+
+    def noted(self: local.Process, folder: Path, environment: dict[str, str], gpu: str | None) -> None:
+        given.append(gpu)
+        process(self, folder, environment, gpu)
+
+    monkeypatch.setattr(local.Process, "__init__", noted)
+    assert {r.state for r in sweep(grid, tmp_path / "s", jobs=2)} == {"done"}
+    assert set(given) == {"3", "5"}
+    assert given[0] != given[1]
+
+
+def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(engines, "import_module", missing)
+    with pytest.raises(UsageError, match=r"this engine needs ray .*pip install 'campfire-sparse\[sweep\]'"):
+        engines.need("ray")
+    with pytest.raises(UsageError, match="no engine is called 'slrum'; did you mean 'slurm'"):
+        make("slrum", tmp_path, None, {})
+
+
+def test_no_slurm_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="Slurm cannot be used"):
+        make("slurm", tmp_path, None, {})
+    with pytest.raises(UsageError, match="Slurm cannot be used"):
+        make("slurm", tmp_path, None, {"cluster": "local", "slurm_partion": "a"})
+
+
+def test_slurm_by_the_local_executor(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    grid = write(tmp_path, {"seeds": [0, 1]}, die={1: -9})
+    found = sweep(grid, tmp_path / "s", engine="slurm", options={"cluster": "local"})
+    assert [(r.state, attempts(r)) for r in found] == [("done", 2)] * 2
+    assert list((tmp_path / "s" / "slurm").glob("*_submitted.pkl"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_on_two_machines(tmp_path: Path) -> None:
+    """Two nodes on this machine, one of which is lost: Ray starts its trial on the other, from its checkpoint."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    lost = cluster.add_node(num_cpus=1)
+    folder = tmp_path / "s"
+    grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, epochs=6, pace=1)
+    both = [folder / f"seed{i}" / "last.pt" for i in (0, 1)]
+
+    def lose() -> bool:
+        nonlocal lost
+        if lost is not None and all(path.exists() for path in both):
+            cluster.remove_node(lost, allow_graceful=False)
+            lost = None
+        return False
+
+    try:
+        found = sweep(grid, folder, engine="ray", options={"address": cluster.address}, stopping=lose)
+    finally:
+        cluster.shutdown()
+    assert lost is None
+    assert [r.state for r in found] == ["done"] * 4
+    assert sorted(map(attempts, found[:2])) == [1, 2]
+    assert [attempts(r) for r in found[2:]] == [1, 1]
+    assert {r.starts for r in found} == {1}  # by Ray alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_stops_with_checkpoints(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=60, pace=0.5), tmp_path / "s"
+    try:
+        found = sweep(grid, folder, engine="ray", stopping=(folder / "run" / "last.pt").exists)
+    finally:
+        ray.shutdown()
+    assert [(r.state, attempts(r)) for r in found] == [("pending", 1)]
