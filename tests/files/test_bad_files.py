@@ -2,10 +2,8 @@
 
 import errno
 import importlib.util
-import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from file_models import net, pruned
+from hostile_files import CASES, CONTAINERS, a_file, damaged, edited
 from torch import nn
 
 import campfire
@@ -20,85 +19,10 @@ from campfire.errors import CheckpointError, UsageError
 from campfire.files import writing
 from campfire.files.loading import from_bytes, read
 from campfire.files.saving import Claim, to_bytes
-from campfire.files.survivors import Scaled, of_codes
+from campfire.files.survivors import Scaled
 from campfire.mask import Mask
-from campfire.quantise import named
-from campfire.quantise.base import encode
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def a_file(values: str | None = None) -> bytes:
-    """A layer with cells, patterns and an index, and another tensor."""
-    keep = torch.zeros(16, 8, 3, 3, dtype=torch.bool)
-    keep.view(-1, 9)[::3, [0, 4]] = True
-    keep.view(-1, 9)[1::3, [3, 5]] = True
-    weight = torch.randn(16, 8, 3, 3) * keep
-    codes = None if values is None else encode(named(values), weight, keep)
-    claim = Claim(Mask(keep), values=None if codes is None else of_codes(codes))
-    return to_bytes({"w": weight, "b": torch.arange(4.0)}, {"w": claim})[0]
-
-
-def edited(data: bytes, change: Callable[[dict[str, Any], dict[str, Any]], None], body: bytes | None = None) -> bytes:
-    """With another header: ``change`` is given the header, and what is said of the layers."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    about = json.loads(header["__metadata__"]["campfire"])
-    change(header, about)
-    if "__metadata__" in header and "campfire" in header["__metadata__"]:
-        header["__metadata__"]["campfire"] = json.dumps(about)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + (data[8 + size :] if body is None else body)
-
-
-def layer(**values: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
-    return lambda header, about: about["layers"]["w"].update(values)
-
-
-def tensor(name: str, **values: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
-    return lambda header, about: header[name].update(values)
-
-
-def about(**values: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
-    return lambda header, about: about.update(values)
-
-
-CASES = {
-    "a future version": (about(version=2), "its format is version 2, and this campfire reads 1; install a later one"),
-    "no version": (about(version="1"), "metadata are not those of a campfire file"),
-    "metadata too many": (about(more=1), "metadata are not those of a campfire file"),
-    "a foreign file": (lambda h, a: h["__metadata__"].pop("campfire"), "not of campfire's; `campfire import` reads it"),
-    "metadata of numbers": (lambda h, a: h["__metadata__"].update(x=1), "metadata are not pairs of strings"),
-    "another checksum": (about(checksum="0" * 64), "checksum is another"),
-    "a layer that is not there": (lambda h, a: a["layers"].update(v=a["layers"]["w"]), "'v' needs the parts"),
-    "a tensor twice": (lambda h, a: h.update({"w": h.pop("b")}), "'w' is there twice"),
-    "a part too many": (lambda h, a: h.update({"w:more": h.pop("b")}), "'w' needs the parts"),
-    "a part too few": (lambda h, a: h.update({"x": h.pop("w:book")}), "'w' needs the parts"),
-    "negative sizes": (layer(shape=[-16, -8, 3, 3]), "a shape is 2 or 4 whole numbers"),
-    "sizes of truth": (layer(unit=[True, 1, 1, 1]), "a shape is 2 or 4 whole numbers"),
-    "a bomb": (layer(shape=[1 << 14, 1 << 13, 3, 3]), "would take 4,831,838,224 bytes, more than"),
-    "a larger bomb": (layer(shape=[1 << 30, 1 << 30, 1 << 30, 1 << 30]), r"a weight has 1 to 2\^31 numbers"),
-    "another shape": (layer(shape=[8, 8, 3, 3]), "points outside its 64 units"),
-    "a unit of nothing": (layer(unit=[0, 1, 1, 1]), "does not fit"),
-    "a unit larger than the weight": (layer(unit=[1, 1, 4, 1]), "does not fit"),
-    "a cell of nothing": (layer(cell=0), "and unit and cell 4"),
-    "cells that do not divide": (layer(cell=[1, 3, 3, 3]), "do not divide"),
-    "cells of everything": (layer(cell=[16, 8, 1, 1]), "a cell has 64 units at most"),
-    "more patterns": (layer(patterns=3), "book has 3 bytes; 27 numbers of 1 bits take another size"),
-    "a million patterns": (layer(patterns=10**6), "a book has 65536 patterns at most"),
-    "low bits without any": (layer(low=2), "'w' needs the parts"),
-    "a claim that is not held": (layer(structure="kernel"), "claims to be 'kernel', and is not: some units"),
-    "a claim of a huge block": (layer(structure="block:n=99999999"), "an option is larger than any side"),
-    "a claim without end": (layer(structure="x" * 300), "spelled in 200 letters"),
-    "a claim to the terminal": (layer(structure="\x1b[2J"), "structure a text"),
-    "values of whole numbers": (tensor("w:value", dtype="I32"), "values are floating point; got I32"),
-    "an unknown type": (tensor("b", dtype="F7"), "a type that is not served: 'F7'"),
-    "a type that is a list": (tensor("b", dtype=["F32"]), "a type that is not served"),
-    "offsets of the header": (tensor("b", data_offsets=[-8, 8]), "no whole numbers"),
-    "offsets behind the end": (tensor("b", data_offsets=[0, 10**9]), "does not lie within the file"),
-    "another size than its shape": (tensor("b", shape=[5]), "of another size than its shape"),
-    "a shape that overflows": (tensor("b", shape=[2**62, 2**62, 0]), "no whole numbers"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -108,20 +32,8 @@ def test_a_changed_header_is_refused(case: str) -> None:
         from_bytes(edited(a_file(), change), limit=10**6 if "bomb" not in case else None)
 
 
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [
-        (b"", "truncated, or no safetensors file"),
-        (b"\xff" * 64, "truncated, or no safetensors file"),
-        (b"PK\x03\x04" + bytes(100), "truncated, or no safetensors file"),
-        (b"\x02" + bytes(7) + b"[]", "no JSON object"),
-        (b"\x09" + bytes(7) + b'{"a":1,"a"', "truncated, or no|no JSON"),
-        (b"\x0f" + bytes(7) + b'{"a": 1, "a":2}', "a name twice"),
-        ((10**6).to_bytes(8, "little") + b"[" * 10**6, "more brackets than tensors need"),
-        ((15).to_bytes(8, "little") + b'{"\\ud800":   1}', "no name of a tensor"),
-    ],
-)  # fmt: skip
-def test_no_container(data: bytes, says: str) -> None:
+@pytest.mark.parametrize(("data", "says"), [*CONTAINERS, *damaged()])
+def test_damaged_data(data: bytes, says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
         from_bytes(data)
 

@@ -3,11 +3,18 @@
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from campfire.cli.flags import Parser
 from campfire.cli.network_options import add_network_options
+from campfire.cli.targets import require_free
 from campfire.errors import UnknownName, UsageError
+
+NOT_CHECKED = {
+    "onnx": "onnxruntime is not installed; pip install 'campfire-sparse[onnx]'",
+    "c": "there is no C compiler here (cc)",
+}
 
 
 def parser() -> Parser:
@@ -57,6 +64,7 @@ def _written(args: Namespace) -> dict[str, Any]:
     from campfire.cli.networks import network
     from campfire.export import Subject, export
 
+    require_free(Path(args.output), args.name)
     one = network(args.name, args)
     about = (one.mean, one.std, one.classes, one.structure)
     subject = Subject(one.model, one.images(2), one.pruner, *about)
@@ -67,6 +75,11 @@ def _written(args: Namespace) -> dict[str, Any]:
 
 def _text(found: dict[str, Any]) -> str:
     lines = [f"{found['path']}: {found['format']}, {found['bytes']:,} bytes"]
+    if found["format"] == "c":
+        beside = Path(found["path"])
+        lines.append(
+            f"with {beside.with_suffix('.h')}, and {found['weights_bytes']:,} bytes of weights: {beside.with_suffix('.bin')}"
+        )
     if left_out := found.get("sparse_initializers"):
         lines.append(f"zeros left out of {len(left_out)} weights")
     if found.get("checked_by"):
@@ -75,5 +88,5 @@ def _text(found: dict[str, Any]) -> str:
             f"(the largest is {found['largest_logit']:.3g})"
         )
     elif "checked_by" in found:
-        lines.append("not checked: onnxruntime is not installed; pip install 'campfire-sparse[onnx]'")
+        lines.append(f"not checked: {NOT_CHECKED[found['format']]}")
     return "\n".join(lines)

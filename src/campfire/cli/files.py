@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campfire.cli.flags import Parser
+from campfire.cli.targets import require_free
 from campfire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def compress(argv: Sequence[str]) -> int:
     )
     own.add_argument("--values", metavar="HOW", help="int8 or codebook:BITS; as they are by default")
     args = own.parse(argv)
+    require_free(Path(args.output), args.path)
     sizes = _packed(args, *source(args.path)[:2])
     _print(args, sizes.to_dict(), str(sizes))
     return 0
@@ -47,6 +49,7 @@ def import_(argv: Sequence[str]) -> int:
     args = own.parse(argv)
     from campfire.files.inspecting import inspect, text, to_dict
 
+    require_free(Path(args.output), args.path)
     state, claims = foreign(Path(args.path))
     sizes = _packed(args, state, claims)
     rows = inspect(state, claims, sizes)
@@ -64,6 +67,8 @@ def decompress(argv: Sequence[str]) -> int:
     from campfire.files import load
     from campfire.files.dense import write_dense
 
+    _require_packed(Path(args.path))
+    require_free(output, args.path)
     state = load(args.path)
     size = write_dense(output, state)
     found = {"tensors": len(state), "bytes": size, "output": str(output)}
@@ -122,10 +127,22 @@ def foreign(path: Path) -> "tuple[dict[str, Tensor], dict[str, Claim]]":
     from campfire.files.foreign import is_packed, unmasked, weights
     from campfire.files.saving import Claim, by_zeros
 
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a run is packed by `campfire compress`")
     if path.is_file() and is_packed(path):
         raise UsageError(f"{path} is packed already; `campfire inspect` shows it, `campfire decompress` unpacks it")
     state, masks = unmasked(weights(path))
     return state, {name: Claim(mask) for name, mask in masks.items()} or by_zeros(state)
+
+
+def _require_packed(path: Path) -> None:
+    """Raise `UsageError` where there is something else."""
+    from campfire.files.foreign import is_packed
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a run's dense weights are its model.safetensors")
+    if path.is_file() and not is_packed(path):
+        raise UsageError(f"{path} is not packed; `campfire compress` packs it, `campfire inspect` shows it")
 
 
 def _is_run(path: Path) -> bool:

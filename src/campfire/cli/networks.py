@@ -4,9 +4,10 @@ import copy
 import itertools
 import json
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,8 @@ from campfire.bench.nets import pruned
 from campfire.errors import UsageError
 from campfire.pruner import Pruner
 
-CLASSES = 1000
+CLASSES, CHANNELS = 1000, 3
+SMALL = 64  # pixels: up to here a 3x3 stem without pooling
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,23 @@ def network(name: str, args: Namespace) -> Network:
         raise UsageError(f"--size is a number of pixels; got {args.size}")
     if not Path(name).exists():
         return _by_name(name, args).under(args.structure, args.sparsity)
-    return _of_file(name, args) if args.model else of_run(name)
+    if args.model:
+        return _of_file(name, args)
+    if _weights_alone(Path(name)):
+        raise UsageError(f"{name} holds weights, and not whose: give --model NAME")
+    return of_run(name)
+
+
+def _weights_alone(path: Path) -> bool:
+    from campfire.files.foreign import is_packed, read_any
+    from campfire.training import checkpoint
+
+    if path.is_dir():
+        return False
+    if is_packed(path) or path.suffix == ".safetensors":
+        return not path.with_name("last.pt").exists()  # of a run's own model.safetensors
+    state = read_any(path)
+    return not (isinstance(state, dict) and state.get("format") == checkpoint.FORMAT)
 
 
 def of_run(name: str) -> Network:
@@ -114,22 +132,44 @@ def _top1(path: Path) -> float | None:
 
 def _by_name(name: str, args: Namespace) -> Network:
     torch.manual_seed(0)
-    stem = {"small_input": args.size <= 64} if name in models.names() else {}  # others have the stem they have
-    model = models.create(name, **{"num_classes": CLASSES, **stem, **args.model_kwargs}).eval()
+    channels = args.model_kwargs.get("in_channels", CHANNELS)
+    shape = (channels, args.size, args.size)
 
     def noise(n: int) -> Tensor:
-        return torch.randn(n, 3, args.size, args.size, generator=torch.Generator().manual_seed(0))
+        return torch.randn(n, *shape, generator=torch.Generator().manual_seed(0))
 
-    return Network(name, "dense", model, None, (3, args.size, args.size), noise, "noise")
+    return Network(name, "dense", _made(name, args, {}), None, shape, noise, "noise")
+
+
+def _made(name: str, args: Namespace, further: dict[str, Any]) -> nn.Module:
+    stem = {"small_input": args.size <= SMALL} if name in models.names() else {}  # others have the stem they have
+    return models.create(name, **{"num_classes": CLASSES, **stem, **further, **args.model_kwargs}).eval()
 
 
 def _of_file(name: str, args: Namespace) -> Network:
     from campfire.files import weights
+    from campfire.files.foreign import unmasked
     from campfire.training import checkpoint
 
-    state = weights(Path(name))
-    classes = [len(x) for x in state.values() if x.dim() == 2]
-    kwargs = {"num_classes": classes[-1] if classes else CLASSES, **args.model_kwargs}
+    state, _ = unmasked(weights(Path(name)))
+    kwargs = {**_as_stored(state, args), **args.model_kwargs}
     one = _by_name(args.model, Namespace(**{**vars(args), "model_kwargs": kwargs}))
     checkpoint.fill(one.model, state, name)
     return replace(one, name=name, structure="as it is")
+
+
+def _as_stored(state: Mapping[str, Tensor], args: Namespace) -> dict[str, Any]:
+    """Arguments that make the model which a state dict is of: its logits; of ours also its channels, and the stem."""
+    logits = [len(x) for x in state.values() if x.dim() == 2]
+    own: dict[str, Any] = {"num_classes": logits[-1] if logits else CLASSES}
+    if args.model not in models.names():
+        return own
+    small = args.size <= SMALL
+    ways = [{**own, "in_channels": c, "small_input": s} for s in (small, not small) for c in (CHANNELS, 1)]
+    return next((way for way in ways if _fits(state, args, way)), own)
+
+
+def _fits(state: Mapping[str, Tensor], args: Namespace, further: dict[str, Any]) -> bool:
+    with torch.device("meta"):
+        wanted = _made(args.model, args, further).state_dict()
+    return {n: x.shape for n, x in state.items()} == {n: x.shape for n, x in wanted.items()}

@@ -96,7 +96,7 @@ def require_pixels(subject: Subject, pixels: bool) -> list[str]:
     """Why images cannot be normalised inside; [] when they can."""
     if not pixels or subject.mean:
         return []
-    return ["with pixels=True it normalises images itself, and mean and deviation are not known of these"]
+    return ["--pixels (pixels=True) normalises images inside, and mean and deviation are not known of these"]
 
 
 def difference(model: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], what: str) -> dict[str, float]:

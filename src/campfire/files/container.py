@@ -70,7 +70,7 @@ def parse(data: bytes) -> tuple[dict[str, Stored], dict[str, str]]:
     Raises:
         CheckpointError: it is none.
     """
-    if len(data) < 8 or (size := int.from_bytes(data[:8], "little")) > min(HEADER, len(data) - 8):
+    if (size := int.from_bytes(data[:8], "little")) > min(HEADER, len(data) - 8):
         raise CheckpointError("it is truncated, or no safetensors file: its header would be longer than it")
     header = read_json(data[8 : 8 + size])
     metadata = header.pop("__metadata__", {})

@@ -1,5 +1,6 @@
 """Checkpoints of other programs, and our own dense ones: state dicts, with the masks that they hold."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def read_any(path: Path) -> Any:
         CheckpointError: it is truncated, or something else.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"{path} is a folder; give a file" if path.is_dir() else f"there is no file {path}")
     if is_packed(path):
         try:
             return from_bytes(path.read_bytes()).state
@@ -38,6 +39,11 @@ def read_any(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # torch raises anything at all on a file that is not one of its own
+        if found := re.search(r"Unsupported (?:global|class).*?([\w.]+) was not an allowed", str(error)):
+            raise CheckpointError(
+                f"cannot read {path}: it holds an object of {found[1]}, which only its program can make, and no file is run "
+                "here; save the weights alone there: torch.save(model.state_dict(), FILE)"
+            ) from None
         line = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"cannot read {path}: truncated, or no checkpoint ({type(error).__name__}: {line})"

@@ -85,6 +85,10 @@ class Sizes:
     def total_line(self) -> str:
         """The last line of the table."""
         names = self.total - self.packed - self.others
+        if not self.layers:
+            return (
+                f"no weight has zeros enough to be packed; {self.others:,} bytes of tensors, the file: {self.total:,}"
+            )
         return (
             f"packed weights: {self.packed:,} bytes, {self.packed / max(1, self.dense):.2%} of {self.dense:,}; "
             f"other tensors: {self.others:,}; names and sizes: {names:,}; the file: {self.total:,}"
