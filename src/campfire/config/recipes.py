@@ -58,7 +58,7 @@ def find(path: str | Path) -> Path:
 
 def recipes() -> list[Recipe]:
     """All recipes of the package, by name."""
-    found = (_read(path) for path in sorted(FOLDER.glob("*.yaml")))
+    found = (_read(path) for path in sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem))
     return [recipe for recipe in found if recipe.rows]
 
 

@@ -201,3 +201,15 @@ def resnet32(num_classes: int = 10, in_channels: int = 3, small_input: bool = Tr
 def resnet56(num_classes: int = 10, in_channels: int = 3, small_input: bool = True, width: float = 1.0) -> ResNet:
     """CIFAR ResNet-56: 855,770 parameters, 125.7 MMAC at 32x32, width 1; the stem is 3x3 whatever ``small_input``."""
     return _cifar(56, num_classes, in_channels, width)
+
+
+def clicktrain_resnet32(num_classes: int = 10, in_channels: int = 3, small_input: bool = True) -> ResNet:
+    """What ClickTrain (Zhang et al. 2021) calls ResNet-32: stages of 3, 4, 5 and 3 basic blocks of 64 to 512 channels.
+
+    The stem is 3x3 whatever ``small_input``.
+
+    >>> net = clicktrain_resnet32()
+    >>> sum(m.weight.numel() for n, m in net.named_modules() if isinstance(m, nn.Conv2d) and "downsample" not in n)
+    19908288
+    """
+    return ResNet(BasicBlock, (3, 4, 5, 3), num_classes, in_channels, small_input=True)
