@@ -20,7 +20,6 @@ import yaml
 from campfire.costs import cost
 from campfire.costs.equal import Point, common_level, crossing
 from campfire.files.encoding import encode
-from campfire.report.extra import need
 from campfire.report.svg import SERIES
 from campfire.training import load_run, train
 
@@ -79,7 +78,9 @@ def at_equal_accuracy(rows: list[dict[str, Any]], dense: float) -> list[dict[str
 
 def draw(rows: list[dict[str, Any]], dense: float, path: Path) -> None:
     """Accuracy against sparsity, and against storage."""
-    figure, axes = need("matplotlib.pyplot").subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    from matplotlib import pyplot  # only this figure needs it
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
     for grain, colour in zip(GRAINS, SERIES, strict=False):
         own = [x for x in rows if x["grain"] == grain]
         for axis, name in zip(axes, ("sparsity_convs", "mao_ratio"), strict=True):

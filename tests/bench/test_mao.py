@@ -31,7 +31,7 @@ def run(script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_mao(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib", reason="the report extra is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     argv = [
         DATA,
         "--dense",

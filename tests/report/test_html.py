@@ -2,22 +2,26 @@
 
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_extras import write_attack, write_costs
 from run_records import write_run
 
-from campfire.report import html, markdown, plots, write_report
+from campfire.report import html, markdown, render, write_report
 from campfire.report.compare import load
+from campfire.report.depth import by_depth
 from campfire.report.formats import plain
 from campfire.report.record import Layer, Run, Status, Summary
+from campfire.report.sections import sections
+from campfire.report.settings import Look
 
 SVG_TAGS = {
-    f"{{http://www.w3.org/2000/svg}}{tag}"
-    for tag in ["svg", "defs", "style", "g", "path", "use", "text", "clipPath", "rect"]
+    f"{{http://www.w3.org/2000/svg}}{tag}" for tag in ["svg", "path", "text", "rect", "circle", "polyline", "title"]
 }
 EVIL = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</title><svg onload=alert(1)>", "{{ 7*7 }}"]
 
@@ -49,9 +53,7 @@ class Page(HTMLParser):
 
 
 def page_of(*paths) -> str:
-    report = load(paths)
-    layers = {run.name: svg for run in report.runs if (svg := plots.layers(run))}
-    return html.render(report, plots.curves(report.runs), layers)
+    return render(load(paths), "html")
 
 
 def svgs(text: str) -> list[str]:
@@ -108,10 +110,10 @@ def test_names_are_text_everywhere(tmp_path, name):
     text, expected = page_of(evil), page_of(good)
     assert [tag for tag, _ in outside_svg(text).tags] == [tag for tag, _ in outside_svg(expected).tags]
     assert any(name in part for part in outside_svg(text).text)
-    assert len(svgs(text)) == 4
+    assert len(svgs(text)) == 5
     for drawn in svgs(text):
         assert {node.tag for node in ElementTree.fromstring(drawn).iter()} <= SVG_TAGS
-    assert name[:12] in "".join(ElementTree.fromstring(svgs(text)[-1]).itertext())
+    assert name[:10] in "".join(ElementTree.fromstring(svgs(text)[-1]).itertext())
 
 
 @settings(max_examples=50, deadline=None)
@@ -119,7 +121,7 @@ def test_names_are_text_everywhere(tmp_path, name):
 def test_any_text_is_text(tmp_path_factory, name):
     folder = tmp_path_factory.mktemp("any") / "run"
     report = load([write_run(folder, model=name, structure=name or "ck", layer_names=(name,), epochs=1)])
-    page = Page(html.render(report, {}, {}))
+    page = Page(html.render(report, sections(report, draw=False)))
     assert "script" not in [tag for tag, _ in page.tags]
     assert plain(name) in "".join(page.text)
 
@@ -128,7 +130,8 @@ def test_any_text_is_text(tmp_path_factory, name):
 @given(name=st.text(max_size=30))
 def test_any_layer_name_can_be_drawn(name):
     layer = Layer(name, (8, 8, 3, 3), "ck", requested=0.5, true=0.5)
-    drawn = plots.layers(Run(Path(), "run", Status(), Summary(), layers=(layer, Layer(name, (8, 3, 3, 3)))))
+    run = Run(Path(), "run", Status(), Summary(), layers=(layer, Layer(name, (8, 3, 3, 3))))
+    drawn = by_depth([run], {"run": Look("series-0", "", name)})
     assert drawn is not None
     ElementTree.fromstring(drawn)
 
@@ -147,10 +150,40 @@ def test_runs_that_stopped_early_are_shown(tmp_path, runs):
 def test_every_plot_is_wellformed_and_labelled(runs):
     text = page_of(*runs)
     drawn = svgs(text)
-    assert len(drawn) == 3 + 1  # the curves, and the layers of the run that is not dense
+    assert len(drawn) == 1 + 3 + 1  # accuracy against sparsity, the curves, the layers
     for svg in drawn:
-        ElementTree.fromstring(svg)
-    assert text.count('role="img" aria-label=') == 4
+        assert len(ElementTree.fromstring(svg).attrib["aria-label"]) > 40
+    assert text.count('role="img" aria-label=') == 5
+
+
+def test_it_is_outlined_for_those_who_cannot_see_it(runs):
+    for run in runs:
+        write_costs(run)
+        write_attack(run)
+    tags = Page(page_of(*runs)).tags
+    assert dict(tags)["html"] == {"lang": "en"}
+    levels = [int(tag[1]) for tag, _ in tags if re.fullmatch("h[1-6]", tag)]
+    assert (levels[0], levels.count(1)) == (1, 1)
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    scopes = {attrs.get("scope") for tag, attrs in tags if tag == "th"}
+    assert scopes == {"col", "colgroup", "row"}
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    assert {attrs["href"][1:] for tag, attrs in tags if tag == "a"} <= set(ids)
+    named = {attrs[name] for _, attrs in tags for name in ("aria-labelledby",) if name in attrs}
+    assert named <= set(ids)
+
+
+def test_what_is_left_out_stands_at_the_top(runs, tmp_path):
+    (runs[1] / "summary.json").write_text("{")
+    text = page_of(*runs)
+    assert text.index("Not shown") < text.index("Comparison</h2>")
+    assert "summary.json is not JSON" in "".join(Page(text).text)
+
+
+@pytest.mark.parametrize("query", ["prefers-color-scheme: dark", "@media print", "max-width: 40rem"])
+def test_its_style_knows_the_dark_the_printer_and_the_phone(runs, query):
+    assert query in page_of(*runs)
 
 
 def test_without_anything_measured_there_is_still_a_report(tmp_path: Path):

@@ -7,7 +7,9 @@ import pytest
 from run_records import write_run
 
 from campfire.errors import CheckpointError, UsageError
-from campfire.report.reading import read_run, read_runs
+from campfire.report.gathering import gather
+from campfire.report.reading import read_run
+from campfire.sweep.index import Index
 
 
 def test_a_finished_run_is_read_whole(runs):
@@ -94,21 +96,52 @@ def test_damage_names_the_file(runs, file, content, said):
 def test_what_is_no_run_is_told_what_is_missing(tmp_path, runs):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"no config\.yaml and no status\.json"):
-        read_runs([tmp_path / "empty"])
+        gather([tmp_path / "empty"])
     (runs[0] / "status.json").unlink()
     with pytest.raises(UsageError, match=r"it has no status\.json"):
-        read_runs([runs[0]])
-    with pytest.raises(UsageError, match="no such folder"):
-        read_runs([tmp_path / "nowhere"])
+        gather([runs[0]])
+    with pytest.raises(UsageError, match=r"no folder '.*nowhere', and no '.*dens' \(did you mean '.*dense'\?\)"):
+        gather([tmp_path / "nowhere", runs[1], tmp_path / "dens"])
     with pytest.raises(UsageError, match="not a folder"):
-        read_runs([runs[1] / "status.json"])
+        gather([runs[1] / "status.json"])
     with pytest.raises(UsageError, match="at least one"):
-        read_runs([])
+        gather([])
 
 
-def test_a_folder_of_runs_points_at_them(tmp_path, runs):
-    with pytest.raises(UsageError, match="give the runs inside: ck70, dense"):
-        read_runs([tmp_path])
+def test_a_folder_of_runs_is_these_runs(tmp_path, runs):
+    (tmp_path / "notes").mkdir()
+    assert [run.name for run in gather([tmp_path])[0]] == ["ck70", "dense"]
+    assert [run.name for run in gather([tmp_path, runs[1]])[0]] == ["ck70", "dense"]
+
+
+def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path, runs):
+    half, broken = tmp_path / "half", write_run(tmp_path / "broken")
+    half.mkdir()
+    (half / "config.yaml").write_text("{}")
+    (broken / "summary.json").write_text('{"top1": 9')
+    found, left_out = gather([*runs, half, broken])
+    assert [run.name for run in found] == ["dense", "ck70"]
+    assert [one.name for one in left_out] == ["half", "broken"]
+    assert "no status.json" in left_out[0].reason
+    assert "summary.json is not JSON" in left_out[1].reason
+    with pytest.raises(CheckpointError, match="not JSON"):
+        gather([broken])
+
+
+def test_a_sweep_is_its_trials(tmp_path, runs):
+    sweep = tmp_path / "sweep"
+    specs = {name: {"group": "", "values": {}, "seed": 0, "parent": None, "epoch": None} for name in ("a", "b", "c")}
+    with Index.create(sweep) as index, index.transaction():
+        index.add((name, name, spec) for name, spec in specs.items())
+        states = {"a": ("done", ""), "b": ("skipped", "its parent failed"), "c": ("pending", "")}
+        for row in index.rows():
+            index.set(row, *states[row.name])
+    with pytest.raises(UsageError, match="no trial has written anything yet; a: "):
+        gather([sweep])
+    write_run(sweep / "a")
+    found, left_out = gather([sweep])
+    assert [run.name for run in found] == ["a"]
+    assert [one.reason for one in left_out] == ["trial of sweep, skipped: its parent failed", "trial of sweep, pending"]
 
 
 def test_names_are_as_short_as_tells_the_runs_apart(tmp_path):
@@ -116,7 +149,7 @@ def test_names_are_as_short_as_tells_the_runs_apart(tmp_path):
     for other in ("b/ck", "b/dense"):
         shutil.copytree(tmp_path / "a" / "ck", tmp_path / other)
     paths = [tmp_path / name for name in ("a/ck", "b/ck", "b/dense")]
-    assert [run.name for run in read_runs([*paths, tmp_path / "a" / ".." / "a" / "ck"])] == ["a/ck", "b/ck", "dense"]
+    assert [run.name for run in gather([*paths, tmp_path / "a" / ".." / "a" / "ck"])[0]] == ["a/ck", "b/ck", "dense"]
 
 
 def test_unknown_fields_do_not_disturb(runs):

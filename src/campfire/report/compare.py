@@ -6,11 +6,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from campfire.errors import UsageError
 from campfire.report.formats import plain
+from campfire.report.gathering import LeftOut, gather
 from campfire.report.notes import differences, notes_on, warnings_on
-from campfire.report.reading import read_runs
 from campfire.report.record import Run, Total
 
+CURE = "report on one at a time, or give --separate for a report on each"
 SAME = ("model.kwargs", "data.img_size", "data.options")
 
 
@@ -52,18 +54,55 @@ class Report:
     rows: tuple[Row, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain values for JSON."""
-        return {"runs": [asdict(row) for row in self.rows], "warnings": list(self.warnings), "notes": list(self.notes)}
+        rows, left_out = ([asdict(one) for one in many] for many in (self.rows, self.left_out))
+        return {"runs": rows, "left_out": left_out, "warnings": list(self.warnings), "notes": list(self.notes)}
 
 
 def load(folders: Iterable[str | Path]) -> Report:
-    """Read run directories and compare them; raises as `read_runs` does."""
-    runs = read_runs(folders)
+    """Read runs, folders of runs, and sweeps, and compare them.
+
+    Raises:
+        UsageError: one does not exist, none is a run, or they are of different data.
+        CheckpointError: none can be read.
+    """
+    found = load_by_data(folders)
+    if len(found) > 1:
+        told = "; ".join(f"{plain(data)} ({_some([row.run for row in one.rows])})" for data, one in found.items())
+        raise UsageError(f"a report is of runs on the same data; these are of {len(found)}: {told}; {CURE}")
+    return next(iter(found.values()))
+
+
+def load_by_data(folders: Iterable[str | Path]) -> dict[str, Report]:
+    """Data set -> the comparison of the runs on it; raises as `load` does, but for different data."""
+    runs, left_out = gather(folders)
+    by_data: dict[str, list[Run]] = {}
+    for run, data in zip(runs, data_of(runs), strict=True):
+        by_data.setdefault(data, []).append(run)
+    return {data: report_of(tuple(group), left_out) for data, group in by_data.items()}
+
+
+def report_of(runs: tuple[Run, ...], left_out: tuple[LeftOut, ...] = ()) -> Report:
+    """The comparison of some runs."""
     rows = tuple(row_of(run, dense_twin(run, runs)) for run in runs)
     against = {row.run: row.against for row in rows}
-    return Report(runs, rows, tuple(map(plain, warnings_on(runs, against))), tuple(map(plain, notes_on(runs, against))))
+    notes = tuple(map(plain, notes_on(runs, against)))
+    return Report(runs, rows, tuple(map(plain, warnings_on(runs, against))), notes, left_out)
+
+
+def data_of(runs: Sequence[Run]) -> list[str]:
+    """The name of each run's data set; an unfinished run knows at most where it is read from."""
+    finished = {run.config.get("data.source"): run.summary.data for run in runs if run.done}
+    named = [run.summary.data if run.done else finished.get(run.config.get("data.source")) for run in runs]
+    told = [name or Path(run.summary.data or "").name.partition(":")[0] for name, run in zip(named, runs, strict=True)]
+    return [name or next(filter(None, told), "") for name in told]
+
+
+def _some(names: Sequence[str]) -> str:
+    return plain(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))
 
 
 def dense_twin(run: Run, runs: Sequence[Run]) -> Run | None:

@@ -1,4 +1,4 @@
-"""matplotlib and jinja2, the ``report`` extra: imported where used, with the cure where missing."""
+"""What only some commands need: imported where used, with the cure where missing."""
 
 from importlib import import_module
 from typing import Any
@@ -16,6 +16,6 @@ def need(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise CampfireError(
-            f"the HTML report and its plots need {module.split('.')[0]}, which cannot be imported ({error}); "
+            f"the HTML report needs {module.split('.')[0]}, which cannot be imported ({error}); "
             "pip install 'campfire-sparse[report]', or leave it at Markdown with --no-html"
         ) from error

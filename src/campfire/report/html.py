@@ -1,11 +1,11 @@
 """The report as one HTML file: no script, nothing fetched, every text escaped; it opens from ``file://``."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from campfire.report import patterns, plots, svg
+from campfire.report import patterns, svg
 from campfire.report.columns import (
     EPOCH_HEAD,
     LAYER_HEAD,
@@ -13,68 +13,79 @@ from campfire.report.columns import (
     config_rows,
     environment_rows,
     epoch_cells,
+    how,
     layer_cells,
     lede,
     what,
 )
 from campfire.report.compare import Report
+from campfire.report.effort import LAYER_COSTS, layer_costs
 from campfire.report.extra import need
-from campfire.report.formats import plain, thin
+from campfire.report.formats import NONE, plain, thin
 from campfire.report.record import Run
+from campfire.report.section import Section, Table
+from campfire.report.settings import looks
 
 EPOCH_ROWS = 200  # the rest is in metrics.jsonl
-CAPTIONS = {
-    "sparsity": "Sparsity: zeros over the pruned layers, true (strong) and requested (thin)",
-    "accuracy": "Accuracy: top-1 on the test images (strong) and on the training images as they passed (thin)",
-    "loss": "Loss: on the test images (strong) and on the training images as they passed (thin)",
-}
+LONG = 12  # rows of a table that is folded
 
 
-def render(report: Report, curves: Mapping[str, str], layers: Mapping[str, str]) -> str:
-    """The page; ``curves`` are the SVGs of `plots.curves`, ``layers`` those of `plots.layers` by the run's name.
+def render(report: Report, sections: Sequence[Section]) -> str:
+    """The page; ``sections`` are those of `campfire.report.sections`.
 
     Raises:
-        CampfireError: jinja2 or matplotlib is missing.
+        CampfireError: jinja2 is missing.
     """
     jinja2, markupsafe = need("jinja2"), need("markupsafe")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(files("campfire.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
-    safe = markupsafe.Markup  # only for what svg.py made, which escapes its texts itself
+    look = looks(report.runs, report.rows)
+    about = how if len({(row.model, row.data) for row in report.rows}) == 1 else what
+    page = environment.from_string(_text("page.html.j2"))
     text = page.render(
+        safe=markupsafe.Markup,  # only for the style sheet, and for what svg.py made, which escapes its texts itself
+        css=_text("page.css"),
+        colours={"light": svg.LIGHT, "dark": svg.DARK},
         lede=lede(report.rows),
         title=", ".join(plain(run.name) for run in report.runs[:3]) + (" …" if len(report.runs) > 3 else ""),
         groups=[(name, len(list(group))) for name, group in groupby(RESULTS, key=lambda column: column.group)],
         columns=RESULTS,
-        rows=[(row, plots.colour_of(report.runs, i), what(row)) for i, row in enumerate(report.rows)],
+        rows=[(row, look[row.run], about(row)) for row in report.rows],
+        left_out=[(plain(one.name), plain(one.reason)) for one in report.left_out],
         notes=[*report.warnings, *report.notes],
-        figures=[(CAPTIONS[name], safe(curve)) for name, curve in curves.items()],
-        runs=[
-            _run(run, plots.colour_of(report.runs, i), safe(layers.get(run.name, "")))
-            for i, run in enumerate(report.runs)
-        ],
-        config=config_rows(report.runs),
-        environment=environment_rows(report.runs),
-        layer_head=LAYER_HEAD,
-        pattern_head=patterns.HEAD,
-        epoch_head=EPOCH_HEAD,
-        series=svg.SERIES,
-        series_dark=svg.SERIES_DARK,
-    )
+        sections=sections,
+        runs=[_run(run, look[run.name].ink) for run in report.runs],
+        tables=[("differences", "Where the runs differ", config_rows(report.runs)),
+                ("environment", "Environment", environment_rows(report.runs))],
+        long=LONG,
+        nothing=NONE,
+    )  # fmt: skip
     return text + "\n"
 
 
-def _run(run: Run, colour: str, figure: Any) -> dict[str, Any]:
+def _text(name: str) -> str:
+    return files("campfire.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _run(run: Run, ink: str) -> dict[str, Any]:
+    epochs = [epoch_cells(epoch) for epoch in thin(run.epochs, EPOCH_ROWS)]
+    few = "" if len(epochs) == len(run.epochs) else f" ({len(epochs)} of {len(run.epochs)})"
+    tables = [
+        Table("Layers", LAYER_HEAD, [layer_cells(layer) for layer in run.layers]),
+        Table("Costs of the layers", LAYER_COSTS, layer_costs(run)),
+        Table(f"Epochs{few}", EPOCH_HEAD, epochs),
+        Table("Recipe", ("option", "value"), [(plain(key), plain(value)) for key, value in run.config.items()]),
+    ]
     return {
         "name": plain(run.name),
-        "colour": colour,
+        "ink": ink,
         "pruned": sum(layer.pruned for layer in run.layers),
-        "figure": figure,
-        "layers": [(layer_cells(layer), layer.pruned) for layer in run.layers],
-        "patterns": patterns.table(run),
+        "layers": len(run.layers),
+        "dense": frozenset(i for i, layer in enumerate(run.layers) if not layer.pruned),
+        "command": plain(run.environment.get("argv")),
+        "tables": [table for table in tables if table.rows],
+        "patterns": Table("", patterns.HEAD, patterns.table(run)),
         "pattern_lede": patterns.lede(run),
         "drawing": patterns.drawing(run),
-        "epochs": [epoch_cells(epoch) for epoch in thin(run.epochs, EPOCH_ROWS)],
-        "count": len(run.epochs),
     }

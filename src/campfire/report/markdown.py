@@ -19,6 +19,7 @@ from campfire.report.columns import (
 from campfire.report.compare import Report, Row
 from campfire.report.formats import plain, thin
 from campfire.report.record import Run
+from campfire.report.section import Section
 
 EPOCH_ROWS = 25  # the rest is in metrics.jsonl
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -26,19 +27,36 @@ NUMERIC = tuple("0123456789+\N{MINUS SIGN}\N{EN DASH}")
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
 
 
-def render(report: Report, curves: Mapping[str, str] = NOTHING, layers: Mapping[str, str] = NOTHING) -> str:
-    """The whole report; ``curves`` maps a plot's name, ``layers`` a run's name, to the path of the figure."""
+def render(report: Report, sections: Sequence[Section] = (), figures: Mapping[str, str] = NOTHING) -> str:
+    """The whole report with these sections; ``figures`` maps a figure's name to the path of its file."""
     parts = ["# campfire report", *_comparison(report)]
-    parts += [f"![{name} per epoch]({path})" for name, path in curves.items()]
+    if report.left_out:
+        told = (f"- {escape(one.name)}: {escape(one.reason)}" for one in report.left_out)
+        parts += ["## Not shown", "\n".join(told)]
     if notes := [*report.warnings, *report.notes]:
         parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
+    for section in sections:
+        parts += _section(section, figures)
     for run in report.runs:
-        parts += _run(run, layers.get(run.name))
+        parts += _run(run)
     if config := config_rows(report.runs):
         parts += ["## Where the runs differ", _side_by_side(report.runs, config)]
     if environment := environment_rows(report.runs):
         parts += ["## Environment", _side_by_side(report.runs, environment)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(section: Section, figures: Mapping[str, str]) -> Iterable[str]:
+    linked = [figure for figure in section.figures if figure.name in figures]
+    if not linked and not section.tables:
+        return
+    yield f"## {escape(section.title)}"
+    yield escape(section.lede) if section.lede else ""
+    for figure in linked:
+        yield f"![{escape(figure.caption)}]({figures[figure.name]})"
+    for table in section.tables:
+        yield f"{escape(table.caption)}:"
+        yield _table(table.head, table.rows)
 
 
 def escape(text: object) -> str:
@@ -63,9 +81,8 @@ def _cell(column: Column, row: Row) -> str:
     return column.text(row) + (f" ({detail})" if detail else "")
 
 
-def _run(run: Run, figure: str | None) -> Iterable[str]:
+def _run(run: Run) -> Iterable[str]:
     yield f"## {escape(run.name)}"
-    yield f"![true sparsity per layer]({figure})" if figure else ""
     if run.layers:
         pruned = sum(layer.pruned for layer in run.layers)
         yield f"{pruned} of {len(run.layers)} layers pruned."

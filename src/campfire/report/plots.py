@@ -1,23 +1,23 @@
-"""The plots: what changed over the epochs, run beside run, and how sparse each layer of a run is."""
+"""What changed over the epochs, one line a run: sparsity, accuracy and loss."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from campfire.report.formats import plain, thin
-from campfire.report.record import Layer, Run
-from campfire.report.svg import INK, MUTED, PAPER, SERIES, draw_svg, placeholder
+from campfire.report.chart import Chart, Item
+from campfire.report.formats import fixed, thin
+from campfire.report.record import Run
+from campfire.report.settings import Look
 
-POINTS = 1000  # a curve's most; more cannot be seen
-NAMES = 64  # of layers, that fit below the bars
-DASHES = ((0, (5, 1.6)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)))
+POINTS = 400  # a curve's most; more cannot be seen
+LABELLED = 12  # lines that a legend tells apart; beyond that the table's colours must do
 
 
 @dataclass(frozen=True)
 class Curve:
     """A value an epoch, drawn strong, and thin beneath it the one it is read against."""
 
+    title: str
     label: str
     strong: str  # fields of Epoch
     thin: str
@@ -26,9 +26,9 @@ class Curve:
 
 
 CURVES = {
-    "sparsity": Curve("zeros in pruned layers, %", "sparsity_true", "sparsity_requested", "requested", 100),
-    "accuracy": Curve("top-1, %", "eval_top1", "train_top1", "training"),
-    "loss": Curve("loss", "eval_loss", "train_loss", "training"),
+    "accuracy": Curve("Accuracy", "top-1, %", "eval_top1", "train_top1", "training images"),
+    "sparsity": Curve("Sparsity", "zeros in pruned layers, %", "sparsity_true", "sparsity_requested", "requested", 100),
+    "loss": Curve("Loss", "loss", "eval_loss", "train_loss", "training images"),
 }
 
 
@@ -37,52 +37,37 @@ class Line:
     """One run in one plot; what was not measured, or not finite, is a gap."""
 
     name: str
-    dense: bool
-    turn: int  # of the dense runs, or of the others
+    look: Look
     at: list[float]
     strong: list[float]
     thin: list[float]
 
     @property
-    def style(self) -> dict[str, Any]:
-        """Dense runs are dashed ink; the others take the colours in turn, then again with dashes."""
-        again = self.turn if self.dense else self.turn // len(SERIES) - 1
-        dash = DASHES[again % len(DASHES)] if again >= 0 else "-"
-        return {"color": INK if self.dense else placeholder(self.turn % len(SERIES)), "linestyle": dash}
+    def last(self) -> float | None:
+        """The last value that is there."""
+        return next((value for value in reversed(self.strong) if not math.isnan(value)), None)
 
 
-def turn_of(runs: Sequence[Run], index: int) -> int:
-    """How many runs of the same sort, dense or not, come before this one."""
-    return sum(run.dense == runs[index].dense for run in runs[:index])
-
-
-def colour_of(runs: Sequence[Run], index: int) -> str:
-    """The CSS variable of a run's colour."""
-    return "ink" if runs[index].dense else f"series-{turn_of(runs, index) % len(SERIES)}"
-
-
-def curves(runs: Sequence[Run]) -> dict[str, str]:
+def curves(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, str]:
     """Name -> SVG of what changed over the epochs; a plot that no run has numbers for is left out."""
-    plots = {name: (curve, _lines(runs, curve)) for name, curve in CURVES.items()}
-    return {name: draw_svg(_draw_curve, (4.6, 3.3), name, *plot) for name, plot in plots.items() if plot[1]}
+    plots = {name: (curve, lines_of(runs, curve, looks)) for name, curve in CURVES.items()}
+    return {name: _draw(name, *plot) for name, plot in plots.items() if plot[1]}
 
 
-def layers(run: Run, turn: int = 0) -> str | None:
-    """SVG of the true sparsity of each layer, ticks at the requested one, rings for dense layers; None if all are dense."""
-    shown = [layer for layer in run.layers if layer.true is not None or not layer.pruned]
-    if not any(layer.pruned for layer in shown):
-        return None
-    return draw_svg(_draw_layers, (13, 3.7), shown, placeholder(turn % len(SERIES)))
+def legend(lines: Sequence[Look]) -> list[Item]:
+    """Each look once, unless they are too many to be told apart."""
+    items = list(dict.fromkeys((look.label, look.ink, look.dash) for look in lines))
+    return items if len(items) <= LABELLED else []
 
 
-def _lines(runs: Sequence[Run], curve: Curve) -> list[Line]:
+def lines_of(runs: Sequence[Run], curve: Curve, looks: Mapping[str, Look]) -> list[Line]:
+    """The lines of one plot; a run without any of its numbers has none."""
     lines = []
-    for index, run in enumerate(runs):
+    for run in runs:
         epochs = thin(run.epochs, POINTS)
         strong, weak = ([_scaled(getattr(e, f), curve.factor) for e in epochs] for f in (curve.strong, curve.thin))
-        line = Line(run.name, run.dense, turn_of(runs, index), [e.epoch for e in epochs], strong, weak)
         if not all(map(math.isnan, strong + weak)):
-            lines.append(line)
+            lines.append(Line(run.name, looks[run.name], [e.epoch + 1 for e in epochs], strong, weak))
     return lines
 
 
@@ -90,62 +75,38 @@ def _scaled(value: float | None, factor: float) -> float:
     return math.nan if value is None else factor * value
 
 
-def _draw_curve(axes: Any, name: str, curve: Curve, lines: Sequence[Line]) -> None:
-    handles = []
+def _draw(name: str, curve: Curve, lines: Sequence[Line]) -> str:
+    ends = "; ".join(f"{line.name} ends at {fixed(line.last)}" for line in lines[:LABELLED])
+    label = f"{curve.title} over the epochs, {curve.label}: {ends}{'; …' if len(lines) > LABELLED else ''}."
+    looks = [*legend([line.look for line in lines]), (curve.thin_label, "muted", "")]
+    low, high, log = _range(name, lines)
+    chart = Chart(label, _epochs(lines), (low, high), ("epoch", curve.label), looks, log)
     for line in lines:
-        axes.plot(line.at, line.thin, color=line.style["color"], linewidth=0.9, alpha=0.5)
-        marker = {"marker": "o", "markersize": 3.2} if len(line.at) <= 40 else {}
-        handles += axes.plot(line.at, line.strong, **line.style, **marker)
-    handles += axes.plot([], [], color=MUTED, linewidth=0.9, alpha=0.8)
-    axes.set(xlabel="epoch", ylabel=curve.label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    {"sparsity": _from_0_to_100, "accuracy": _near_the_end, "loss": _perhaps_log}[name](axes, lines)
-    _legend(axes, handles, [*(_short(line.name, 32) for line in lines), curve.thin_label])
+        chart.line(_inside(line.at, line.thin, low), line.look.ink, 1, opacity=0.45)
+    for line in lines:
+        more = {"stroke_dasharray": line.look.dash} if line.look.dash else {}
+        chart.line(_inside(line.at, line.strong, low), line.look.ink, 2, **more)
+        if line.last is not None and line.last >= low:
+            chart.dot(line.at[-1], line.last, line.look.ink, 3.2, f"{line.name}: {fixed(line.last)}")
+    return chart.drawing.done()
 
 
-def _from_0_to_100(axes: Any, lines: Sequence[Line]) -> None:
-    axes.set_ylim(-2, 102)
+def _epochs(lines: Sequence[Line]) -> tuple[float, float]:
+    """From 0, where nothing has been learned, to the last epoch."""
+    return 0, max(max(line.at) for line in lines)
 
 
-def _near_the_end(axes: Any, lines: Sequence[Line]) -> None:
-    """The first fifth of the epochs may lie below the axis, so that the rest can be told apart."""
-    late = [top1 for line in lines for top1 in line.strong[len(line.strong) // 5 :] if not math.isnan(top1)]
-    if late:
-        axes.set_ylim(bottom=max(0.0, min(late) - 0.1 * (max(late) - min(late)) - 0.5))
+def _inside(at: Sequence[float], values: Sequence[float], low: float) -> list[tuple[float, float]]:
+    """What lies below the axis is a gap."""
+    return [(x, y if y >= low else math.nan) for x, y in zip(at, values, strict=True)]
 
 
-def _perhaps_log(axes: Any, lines: Sequence[Line]) -> None:
-    seen = [loss for line in lines for loss in line.strong + line.thin if not math.isnan(loss)]
-    if 0 < 20 * min(seen) < max(seen):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _draw_layers(axes: Any, shown: Sequence[Layer], colour: str) -> None:
-    pruned = [(i, layer) for i, layer in enumerate(shown) if layer.pruned]
-    dense = [i for i, layer in enumerate(shown) if not layer.pruned]
-    bars = axes.bar([i for i, _ in pruned], [100 * (r.true or 0) for _, r in pruned], width=0.72, color=colour)
-    wanted = [(i, 100 * r.requested) for i, r in pruned if r.requested is not None]
-    tick = {"marker": "_", "markersize": min(max(4.0, 520 / len(shown)), 24), "linestyle": "", "color": INK}
-    ticks = axes.plot([i for i, _ in wanted], [w for _, w in wanted], **tick)
-    ring = {"marker": "o", "markersize": 5, "markerfacecolor": PAPER, "linestyle": "", "color": MUTED}
-    rings = axes.plot(dense, [0] * len(dense), clip_on=False, **ring)
-    axes.set(ylabel="zeros, %", ylim=(0, 104), xlim=(-0.8, len(shown) - 0.2))
-    axes.grid(visible=False, axis="x")
-    at = range(len(shown))[:: math.ceil(len(shown) / NAMES)]
-    axes.set_xticks(at, [_short(shown[i].name, 28) for i in at], rotation=90, fontsize=8)
-    _legend(axes, [bars, *ticks, *rings][: 3 if dense else 2], ["true", "requested", "dense"][: 3 if dense else 2])
-
-
-def _short(name: str, length: int) -> str:
-    name = plain(name)
-    name = name if len(name) <= length else f"{name[: length // 2]}…{name[-(length // 2 - 1) :]}"
-    return f" {name}" if name.startswith("_") else name  # matplotlib hides labels that start with an underscore
-
-
-def _legend(axes: Any, handles: Iterable[Any], labels: Sequence[str]) -> None:
-    figure = axes.figure
-    room = int(figure.get_figwidth() * 72 / (5.4 * max(map(len, labels)) + 40))  # points a label takes
-    columns = max(1, min(len(labels), room))
-    where = {"loc": "outside upper left", "borderaxespad": 0.1}
-    figure.legend(handles, labels, ncols=columns, labelcolor=INK, handlelength=1.9, columnspacing=1.4, **where)
+def _range(name: str, lines: Sequence[Line]) -> tuple[float, float, bool]:
+    """Lowest and highest value shown, and whether ratios are: zeros from 0 to 100, losses perhaps, accuracy near its end."""
+    seen = [y for line in lines for y in line.strong + line.thin if not math.isnan(y)]
+    if name == "sparsity":
+        return 0, 100, False
+    if name == "loss":
+        return (min(seen), max(seen), True) if 0 < 20 * min(seen) < max(seen) else (0, max(seen), False)
+    late = [y for line in lines for y in line.strong[len(line.strong) // 5 :] if not math.isnan(y)] or seen
+    return max(0.0, min(late) - 0.1 * (max(late) - min(late)) - 0.5), max(seen) + 0.5, False

@@ -4,7 +4,6 @@ import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from campfire.errors import CheckpointError, UsageError
+from campfire.report.counted import Attacks, Costs, Kernels
 from campfire.report.record import Epoch, Layer, Run, Status, Summary, Total
 
 T = TypeVar("T")
@@ -27,21 +27,13 @@ ASKED = {  # of a run without summary.json: the field and its place in config.ya
 MARKS = ("config.yaml", "status.json")  # what `campfire train` writes before anything else
 
 
-def read_runs(folders: Iterable[str | Path]) -> tuple[Run, ...]:
-    """The runs in the given order, each once, under the shortest names that tell them apart.
+def read_run(folder: str | Path) -> Run:
+    """One run directory, finished or not.
 
     Raises:
-        UsageError: no folder was given, or one is not a run directory.
-        CheckpointError: a record in one is damaged.
+        UsageError: it is none.
+        CheckpointError: a record in it is damaged.
     """
-    paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
-    if not paths:
-        raise UsageError("a report needs at least one run directory; got none")
-    return tuple(replace(read_run(path), name=name) for path, name in zip(paths, _names(paths), strict=True))
-
-
-def read_run(folder: str | Path) -> Run:
-    """One run directory, finished or not; raises as `read_runs` does."""
     path = Path(folder)
     check_is_run(path)
     status = _as(Status, _json(path / "status.json"), path / "status.json")
@@ -58,23 +50,25 @@ def read_run(folder: str | Path) -> Run:
         config=config,
         environment=dict(_flat(_json(path / "env.json"))),
         model_bytes=_size(path / "model.safetensors") if done else None,
+        costs=_perhaps(Costs, path / "costs.json") if done else None,
+        kernels=_perhaps(Kernels, path / "kernels.json") if done else None,
+        attacks=_perhaps(Attacks, path / "attack.json") if done else None,
         **{scope: _as(Total, sparsity.get(scope) or {}, path / "sparsity.json") for scope in Run.SCOPES},
     )
 
 
 def check_is_run(path: Path) -> None:
-    """Raise UsageError, with what is missing and what may have been meant, unless ``path`` is a run directory."""
+    """Raise UsageError, with what is missing, unless ``path`` is a run directory."""
     if not path.is_dir():
         raise UsageError(f"no run directory at {str(path)!r}: {'not a folder' if path.exists() else 'no such folder'}")
-    missing = [name for name in MARKS if not (path / name).is_file()]
-    if not missing:
-        return
-    inside = sorted(p.name for p in path.iterdir() if p.is_dir() and all((p / name).is_file() for name in MARKS))
-    cure = f"give the runs inside: {', '.join(inside[:5])}" if inside else "give a folder that `campfire train` wrote"
-    raise UsageError(f"{str(path)!r} is not a run directory: it has no {' and no '.join(missing)}; {cure}")
+    if missing := [name for name in MARKS if not (path / name).is_file()]:
+        told = " and no ".join(missing)
+        raise UsageError(f"{str(path)!r} is not a run directory: it has no {told}; give one that campfire train wrote")
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+
     def name(path: Path) -> str:
         others = [p for p in paths if p != path]
         tails = ("/".join(path.parts[-n:]) for n in range(1, len(path.parts) + 1))
@@ -103,6 +97,11 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _perhaps(kind: type[T], path: Path) -> T | None:
+    """What a file holds that not every run has."""
+    return _as(kind, _json(path), path) if path.exists() else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from campfire.report.counted import Attacks, Costs, Kernels
+
 
 @dataclass(frozen=True)
 class Status:
@@ -108,6 +110,9 @@ class Run:
     config: dict[str, str] = field(default_factory=dict)  # config.yaml, flattened: optim.lr
     environment: dict[str, str] = field(default_factory=dict)  # env.json, flattened likewise
     model_bytes: int | None = None  # size on disk of model.safetensors
+    costs: Costs | None = None
+    kernels: Kernels | None = None
+    attacks: Attacks | None = None
 
     @property
     def done(self) -> bool:

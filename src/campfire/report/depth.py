@@ -1,0 +1,61 @@
+"""Sparsity layer by layer: a row a layer, from the input down, and a point for each setting."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from campfire.report.chart import Item
+from campfire.report.formats import fixed, plain
+from campfire.report.record import Run
+from campfire.report.rows import dots
+from campfire.report.settings import Look
+
+HEAD = ("setting", "least zeros, %", "most zeros, %")
+MOST = 8  # settings that fit side by side
+
+
+def by_depth(runs: Sequence[Run], looks: Mapping[str, Look]) -> str | None:
+    """SVG of the true sparsity of each layer, a ring where no setting prunes it; None where none prunes anything."""
+    groups = groups_of(runs, looks)
+    names = dict.fromkeys(layer.name for group in groups.values() for run in group for layer in run.layers)
+    values = {item: _means(group) for item, group in groups.items()}
+    return dots(_label(values), list(names), values, (0, 100), "zeros, %", " %") if values else None
+
+
+def extremes(runs: Sequence[Run], looks: Mapping[str, Look]) -> list[tuple[str, ...]]:
+    """For each setting its layers with the fewest and the most zeros, under `HEAD`."""
+    rows = []
+    for (label, _, _), group in groups_of(runs, looks).items():
+        found = _means(group)
+        low, high = min(found, key=found.__getitem__), max(found, key=found.__getitem__)
+        rows.append((label, *(f"{fixed(found[name])} in {plain(name)}" for name in (low, high))))
+    return rows
+
+
+def shown(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
+    """What the figure leaves out, as a sentence; nothing where all is in it."""
+    every = len({looks[run.name] for run in runs if any(layer.pruned for layer in run.layers)})
+    return f" The first {MOST} of {every} settings are drawn." if every > MOST else ""
+
+
+def groups_of(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[Item, list[Run]]:
+    """The pruned runs of the first settings, by what stands for them in a legend."""
+    groups: dict[Item, list[Run]] = {}
+    for run in runs:
+        if any(layer.pruned and layer.true is not None for layer in run.layers):
+            look = looks[run.name]
+            groups.setdefault((look.label, look.ink, look.dash), []).append(run)
+    return dict(list(groups.items())[:MOST])
+
+
+def _means(runs: Sequence[Run]) -> dict[str, float]:
+    """Zeros of each pruned layer in percent, averaged over seeds."""
+    found: dict[str, list[float]] = {}
+    for layer in (layer for run in runs for layer in run.layers):
+        if layer.pruned and layer.true is not None:
+            found.setdefault(layer.name, []).append(100 * layer.true)
+    return {name: mean(values) for name, values in found.items()}
+
+
+def _label(values: Mapping[Item, Mapping[str, float]]) -> str:
+    told = [f"{name} from {fixed(min(x.values()))} to {fixed(max(x.values()))}" for (name, _, _), x in values.items()]
+    return f"Sparsity of each layer, zeros in %: {'; '.join(told)}."

@@ -1,0 +1,124 @@
+"""What the survivors cost: storage, MACs and memory references, and how fast kernels run them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from campfire.report.bars import bars
+from campfire.report.chart import Item
+from campfire.report.compare import Report
+from campfire.report.counted import Cost, Kernels
+from campfire.report.depth import MOST
+from campfire.report.formats import NONE, fixed, human, plain, share
+from campfire.report.record import Run
+from campfire.report.rows import dots
+from campfire.report.section import Figure, Section, Table, figure
+from campfire.report.settings import Look
+
+COST_HEAD = ("run", "file, %", "Mao, %", "MACs, %", "references, %", "moved")
+LAYER_COSTS = ("layer", "file, %", "MACs, %", "references, %", "moved")
+PASSES = {"forward": "series-0", "d_input": "series-1", "d_values": "series-2"}
+SPEED_HEAD = ("layer", "zeros, %", *(f"{name}, times dense" for name in PASSES), "kernels")
+
+
+def costs(report: Report, looks: Mapping[str, Look], draw: bool) -> Section:
+    """Over the convolutions of each run that has a ``costs.json``; empty where none has."""
+    known = [(run, run.costs) for run in report.runs if run.costs is not None]
+    images = max((found.images for _, found in known), default=0)
+    words = (
+        "What is left of the convolutions, in percent of a dense network's. The packed file holds values and places of the "
+        "survivors; Mao is storage by the formula of Mao et al., 8-bit values and 4-bit indices. References are to output "
+        "memory, where products of one kernel row are added up before they are written and zeros among activations are "
+        "skipped, in the dense network too; moved are bytes to and from memory. Both are for one image, averaged over "
+        f"{images} test images."
+    )
+    table = Table("Convolutions of each run", COST_HEAD, [_cells(run.name, c.convolutions) for run, c in known])
+    drawn = figure("costs", _drawn(known, looks) if draw else None, "What is left of a dense network's convolutions, %")
+    return Section(
+        "costs", "Storage, MACs and memory references", words if known else "", drawn, (table,) * bool(known)
+    )
+
+
+def speed(report: Report, draw: bool) -> Section:
+    """Layer by layer, of each run that trained compressed; empty where none did."""
+    known = [(run, run.kernels) for run in report.runs if run.kernels is not None and run.kernels.layers]
+    figures = tuple(_speeds(i, run, kernels) for i, (run, kernels) in enumerate(known, 1)) if draw else ()
+    words = (
+        "Each pass of each compressed layer, times faster than the dense library on the same layer; 1 where the library "
+        "runs it. Another machine, or another batch, gives other numbers."
+    )
+    tables = tuple(_speed_table(run, kernels) for run, kernels in known)
+    return Section("speed", "Speed of each layer", words if known else "", figures, tables)
+
+
+def layer_costs(run: Run) -> list[tuple[str, ...]]:
+    """A row for each layer under `LAYER_COSTS`."""
+    rows = [] if run.costs is None else [_cells(layer.name, layer) for layer in run.costs.layers]
+    return [(cells[0], cells[1], *cells[3:]) for cells in rows]
+
+
+def _cells(name: str, cost: Cost) -> tuple[str, ...]:
+    moved = None if cost.activity is None else cost.activity.moved_bytes
+    refs = cost.references
+    return (
+        plain(name),
+        _share(cost.file_bytes, cost.dense_bytes, "B"),
+        fixed(100 * cost.mao_ratio),
+        _share(cost.sparse_macs, cost.macs),
+        NONE if refs is None else _share(*refs),
+        human(moved, "B") or NONE,
+    )
+
+
+def _share(part: float, whole: float, unit: str = "") -> str:
+    return f"{share(part, whole)} ({human(part, unit)})"
+
+
+def _drawn(known: Sequence[tuple[Run, Any]], looks: Mapping[str, Look]) -> str | None:
+    sparse = [(run, found.convolutions) for run, found in known if not run.dense][:MOST]
+    if not sparse:
+        return None
+    groups: dict[str, list[tuple[Item, float]]] = {}
+    for run, cost in sparse:
+        look = looks[run.name]
+        for name, value in _left(cost).items():
+            groups.setdefault(name, []).append(((plain(run.name), look.ink, look.dash), 100 * value))
+    return bars("Left of a dense network's convolutions, %", groups)
+
+
+def _left(cost: Cost) -> dict[str, float]:
+    pairs = {"storage": (cost.file_bytes, cost.dense_bytes), "MACs": (cost.sparse_macs, cost.macs)}
+    pairs |= {} if cost.references is None else {"memory references": cost.references}
+    return {name: part / whole for name, (part, whole) in pairs.items() if whole}
+
+
+def _speeds(number: int, run: Run, kernels: Kernels) -> Figure:
+    values: dict[Item, dict[str, float]] = {
+        (name, ink, ""): {x.name: s for x in kernels.layers if (s := _speed(x.passes, name)) is not None}
+        for name, ink in PASSES.items()
+    }
+    most = max((s for found in values.values() for s in found.values()), default=1.0)
+    names = [layer.name for layer in kernels.layers]
+    told = [f"{item[0]} up to {fixed(max(found.values()))}" for item, found in values.items() if found]
+    label = f"Speed of each layer of {plain(run.name)}, times dense: {'; '.join(told)}."
+    drawn = dots(label, names, values, (0, max(1.1, 1.05 * most)), "times faster than dense", " times dense", mark=1)
+    return Figure(f"speed-{number}", drawn, f"{plain(run.name)}: {_how(kernels)}; the line is the dense library")
+
+
+def _speed(passes: Mapping[str, Any], name: str) -> float | None:
+    return passes[name].speed if name in passes else None
+
+
+def _how(kernels: Kernels) -> str:
+    threads = "" if kernels.threads is None else f", {kernels.threads} threads"
+    whole = "" if kernels.whole is None else f"; the whole model {fixed(kernels.whole)} times dense"
+    return ("measured" if kernels.measured else "predicted by the cost model, not measured") + threads + whole
+
+
+def _speed_table(run: Run, kernels: Kernels) -> Table:
+    rows = []
+    for layer in kernels.layers:
+        speeds = [fixed(_speed(layer.passes, name)) for name in PASSES]
+        used = ", ".join(dict.fromkeys(plain(x.kernel) for x in layer.passes.values()))
+        zeros = None if layer.density is None else 100 * (1 - layer.density)
+        rows.append((plain(layer.name), fixed(zeros), *speeds, used))
+    return Table(f"{plain(run.name)}: {_how(kernels)}", SPEED_HEAD, rows)

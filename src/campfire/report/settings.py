@@ -1,0 +1,178 @@
+"""Runs that differ in their seed alone are one setting; settings that differ in sparsity too are points of one series."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from campfire.config.schema import FREE
+from campfire.report.columns import how
+from campfire.report.compare import Row
+from campfire.report.formats import fixed, percent, plain
+from campfire.report.record import Run
+from campfire.report.svg import SERIES
+
+DASHES = ("", "7 3", "2 3", "9 3 2 3")
+SEED, SPARSITY = "run.seed", "pruning.sparsity"
+Key = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values of one setting over its seeds; ``deviation`` is of the sample, None for a single value."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> "Spread | None":
+        """Of those that are there; None where none is."""
+        known = tuple(value for value in values if value is not None)
+        return cls(known) if known else None
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
+
+    @property
+    def deviation(self) -> float | None:
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    def told(self, digits: int = 2, sign: str = "") -> str:
+        """Mean, and deviation where there is one.
+
+        >>> Spread((1.0, 2.0)).told(sign="+"), Spread((1.0,)).told()
+        ('+1.50 ± 0.71', '1.00')
+        """
+        middle = fixed(self.mean, digits, sign)
+        return middle if self.deviation is None else f"{middle} ± {fixed(self.deviation, digits)}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Finished runs that differ in their seed alone, and their rows."""
+
+    runs: tuple[Run, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def dense(self) -> bool:
+        return self.runs[0].dense
+
+    @property
+    def requested(self) -> float | None:
+        return self.rows[0].sparsity_requested
+
+    @property
+    def zeros(self) -> Spread | None:
+        """Over all convolutions, or over the pruned layers where nothing else is known."""
+        return Spread.of(r.sparsity_pruned if r.sparsity_convs is None else r.sparsity_convs for r in self.rows)
+
+    @property
+    def top1(self) -> Spread | None:
+        return Spread.of(r.top1 for r in self.rows)
+
+    @property
+    def gap(self) -> Spread | None:
+        """Points of top-1, of each run to its own dense run."""
+        return Spread.of(r.gap for r in self.rows)
+
+    @property
+    def converged(self) -> Spread | None:
+        """The epoch, counted from 1, of the best top-1 with the final sparsity."""
+        return Spread.of(map(best_epoch, self.runs))
+
+
+@dataclass(frozen=True)
+class Series:
+    """Settings that differ in sparsity alone, in its order."""
+
+    name: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def dense(self) -> bool:
+        return self.settings[0].dense
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the runs of a setting are drawn, and what they are called."""
+
+    ink: str
+    dash: str
+    label: str
+
+
+def series_of(runs: Sequence[Run], rows: Sequence[Row]) -> list[Series]:
+    """All finished runs, sorted into settings and series."""
+    pairs = [(run, row) for run, row in zip(runs, rows, strict=True) if run.done]
+    by_series: dict[Key, dict[Key, list[tuple[Run, Row]]]] = {}
+    for run, row in pairs:
+        by_series.setdefault(_series_key(run), {}).setdefault(setting_key(run), []).append((run, row))
+    names = _names({key: next(iter(group.values()))[0] for key, group in by_series.items()})
+    return [Series(names[key], _in_order(group.values())) for key, group in by_series.items()]
+
+
+def looks(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Look]:
+    """By the run's name. Dense settings are dashed ink; the others take the colours in turn, then again with dashes."""
+    groups: dict[Key, list[int]] = {}
+    for index, run in enumerate(runs):
+        groups.setdefault(setting_key(run), []).append(index)
+    found: dict[str, Look] = {}
+    turns = {True: 0, False: 0}
+    for members in groups.values():
+        first = runs[members[0]]
+        look = _look(first.dense, turns[first.dense], _label([runs[i] for i in members], rows[members[0]]))
+        turns[first.dense] += 1
+        found |= {runs[i].name: look for i in members}
+    return {run.name: found[run.name] for run in runs}
+
+
+def best_epoch(run: Run) -> float | None:
+    """The epoch, counted from 1, of the best top-1 among those with the final sparsity."""
+    last = run.epochs[-1].sparsity_true if run.epochs else None
+    at_target = [e for e in run.epochs if e.eval_top1 is not None and (last is None or e.sparsity_true == last)]
+    return max(at_target, key=lambda e: e.eval_top1 or 0.0).epoch + 1 if at_target else None
+
+
+def setting_key(run: Run) -> Key:
+    """All that decides a result but the seed."""
+    return _key(run, {SEED})
+
+
+def _series_key(run: Run) -> Key:
+    return _key(run, {SEED, SPARSITY})
+
+
+def _key(run: Run, leave_out: set[str]) -> Key:
+    kept = (item for item in run.config.items() if item[0] not in FREE | leave_out)
+    return tuple(sorted(item for item in kept if not (run.dense and item[0].startswith("pruning."))))
+
+
+def _in_order(groups: Iterable[list[tuple[Run, Row]]]) -> tuple[Setting, ...]:
+    settings = [Setting(*map(tuple, zip(*group, strict=True))) for group in groups]
+    return tuple(sorted(settings, key=lambda setting: setting.zeros.mean if setting.zeros else 0.0))
+
+
+def _names(firsts: dict[Key, tuple[Run, Row]]) -> dict[Key, str]:
+    """Structure and method of each series, and what else tells it from others of the same."""
+    plainly = {key: how(row) for key, (_, row) in firsts.items()}
+    alike = {key: [dict(other) for other, name in plainly.items() if name == plainly[key]] for key in firsts}
+    return {key: plainly[key] + _besides(dict(key), alike[key]) for key in firsts}
+
+
+def _besides(own: dict[str, str], alike: Sequence[dict[str, str]]) -> str:
+    keys = dict.fromkeys(key for other in alike for key in (*own, *other) if own.get(key) != other.get(key))
+    said = [f"{key.rpartition('.')[2]} {own.get(key, 'default')}" for key in keys]
+    return "".join(f", {plain(words)}" for words in said[:3]) + (", …" if len(said) > 3 else "")
+
+
+def _label(members: Sequence[Run], row: Row) -> str:
+    if len(members) == 1:
+        return plain(members[0].name)
+    return f"{how(row)}{'' if members[0].dense else f' {percent(row.sparsity_requested)} %'}, {len(members)} seeds"
+
+
+def _look(dense: bool, turn: int, label: str) -> Look:
+    ink = "ink" if dense else f"series-{turn % len(SERIES)}"
+    again = turn + 1 if dense else turn // len(SERIES)
+    return Look(ink, DASHES[again % len(DASHES)], label)
