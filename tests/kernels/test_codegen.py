@@ -10,12 +10,14 @@ from torch.nn.functional import conv2d
 from campfire import native
 from campfire.errors import NoNative
 from campfire.kernels import KERNELS, Conv, serving
-from campfire.kernels.codegen import index as codegen_index
+from campfire.kernels.codegen import flat_way
 from campfire.kernels.codegen import passes as codegen_passes
 from campfire.kernels.codegen.book import Book
+from campfire.kernels.codegen.flat import SUMS, Flat, FlatNeed, cut, flat_ahead
+from campfire.kernels.codegen.flat_index import FlatIndex
 from campfire.kernels.codegen.index import PatternIndex
-from campfire.kernels.codegen.plan import Need, heights, tiled, with_tile
-from campfire.kernels.codegen.source import Tiles, reads, source
+from campfire.kernels.codegen.plan import Need, heights, tiled
+from campfire.kernels.codegen.source import Tiles, reads
 from campfire.kernels.formats import empty, is_format, to_format
 from campfire.kernels.lanes import passes as lanes_passes
 from campfire.kernels.lanes import ways as lanes_ways
@@ -36,8 +38,12 @@ def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     def tile(need: Need) -> Pass:
         return tiled(need.walk, 2, 3, lines=60)
 
-    monkeypatch.setattr(codegen_index, "with_tile", tile)
-    for module in (codegen_passes, lanes_passes, lanes_ways):
+    def pixels(need: FlatNeed) -> Flat:
+        return cut(need.walk, need.lanes, 2, 4)
+
+    monkeypatch.setattr(Need, "chosen", tile)
+    monkeypatch.setattr(FlatNeed, "chosen", pixels)
+    for module in (codegen_passes, flat_way, lanes_passes, lanes_ways):
         monkeypatch.setattr(module, "empty", lambda *a: empty(*a).fill_(float("nan")))
 
 
@@ -78,6 +84,7 @@ def test_passes_in_every_flavour(isa: str, monkeypatch: pytest.MonkeyPatch) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error", NoNative)
         passes_agree(patterned(), Conv(1, 1), image(17, 7, 8, 8))
+        passes_agree(patterned(), Conv(1, 1), image(1, 7, 8, 8))
 
 
 @pytest.fixture
@@ -88,39 +95,50 @@ def compiler() -> None:
 
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize(
-    ("conv", "size"), [(Conv(1, 1), (3, 7, 8, 8)), (Conv(1, 0), (16, 7, 6, 4)), (Conv(1, 2), (33, 7, 4, 8))]
+    ("conv", "size"),
+    [
+        (Conv(1, 0), (16, 7, 6, 4)),
+        (Conv(1, 2), (33, 7, 4, 8)),
+        *((Conv(1, padding), (images, 7, 5, 9)) for padding, images in ((0, 1), (1, 8), (2, 3))),
+        (Conv(1, 1), (1, 7, 1, 3)),
+        (Conv(1, 3), (1, 7, 4, 4)),
+    ],
 )
 def test_other_sizes(conv: Conv, size: tuple[int, ...]) -> None:
     passes_agree(patterned(), conv, image(*size))
 
 
 @pytest.mark.usefixtures("compiler")
-def test_the_epilogue() -> None:
-    weight, x, bias, residual = patterned(), image(16, 7, 8, 8), image(10), image(16, 10, 8, 8)
+@pytest.mark.parametrize("images", [1, 16])
+def test_the_epilogue(images: int) -> None:
+    weight, x, bias, residual = patterned(), image(images, 7, 8, 8), image(10), image(images, 10, 8, 8)
     y = KERNELS["codegen"].prepare(weight, Conv(1, 1)).forward(x, weight.parts["value"], bias, residual, relu=True)
     assert torch.allclose(y, (conv2d(x, weight.dense(), bias, padding=1) + residual).relu(), atol=1e-4)
 
 
 @pytest.mark.usefixtures("compiler")
-def test_threads_agree_bit_for_bit() -> None:
-    weight, x, dy, before, found = patterned(), image(16, 7, 8, 8), image(16, 10, 8, 8), torch.get_num_threads(), []
-    passes, value = KERNELS["codegen"].prepare(weight, Conv(1, 1)), weight.parts["value"]
+@pytest.mark.parametrize("images", [1, 16])
+def test_threads_agree_bit_for_bit(images: int) -> None:
+    weight, x, dy, found = patterned(), image(images, 7, 8, 8), image(images, 10, 8, 8), []
+    value, before = weight.parts["value"], torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append((passes.forward(x, value, None), passes.d_input(dy, value, (16, 7, 8, 8))))
+            passes = KERNELS["codegen"].prepare(weight, Conv(1, 1))
+            found.append((passes.forward(x, value, None), passes.d_input(dy, value, (images, 7, 8, 8))))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.usefixtures("compiler")
-def test_code_that_does_not_compile_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codegen_passes, "_text", lambda tiles: "no C++\n")
+@pytest.mark.parametrize("images", [1, 16])
+def test_code_that_does_not_compile_is_done_without(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codegen_passes, "_text", lambda tiles: f"no C++ {images}\n")
     monkeypatch.setenv("CAMPFIRE_NATIVE", "1")
-    weight = patterned(9)
-    with pytest.warns(NoNative, match="a patterned 7->9 3x3/1 @8x5 layer") as told:
-        passes_agree(weight, Conv(1, 1), image(16, 7, 8, 5))
+    weight = patterned(8 + images)
+    with pytest.warns(NoNative, match=f"a patterned 7->{8 + images} 3x3/1 @8x5 layer") as told:
+        passes_agree(weight, Conv(1, 1), image(images, 7, 8, 5))
     assert len(told) == 1
 
 
@@ -137,6 +155,34 @@ def test_kernels_are_listed_pattern_by_pattern() -> None:
     assert int(filters.entry.long().max()) < filters.walk.block * filters.walk.lines
 
 
+def test_few_images_list_kernels_by_what_they_read() -> None:
+    weight = patterned()
+    index = FlatIndex(LAYOUTS["tap"].positions(weight), Geometry(1, 7, 8, 8, 10, 3, 3, padding=1))
+    for filters, inputs in ((index.ahead, 7), (index.back, 10)):
+        walk = filters.walk
+        assert isinstance(walk, Flat)
+        assert filters.count.shape == (walk.chunks * inputs, 3)
+        assert torch.equal(filters.count.long().sum(1).int(), filters.start.diff())
+        assert int(filters.entry.long().max()) == (walk.chunk - 1) * walk.widest
+    kernels = len(index.book.kernel)
+    assert torch.equal(index.ahead.which[:kernels].sort().values, index.back.which[:kernels].sort().values)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("size", [(1, 64, 56), (1, 512, 7), (8, 9, 5), (1, 3, 1)])
+def test_cuts_for_few_images_fit_registers_cache_and_map(size: tuple[int, int, int], lanes: int) -> None:
+    images, channels, side = size
+    for most in (1, 4, 9):
+        need = FlatNeed(flat_ahead(Geometry(images, channels, side, side, channels, 3, 3, 1, 1)), most, 0.5, lanes)
+        for walk in need.candidates().values():
+            assert walk.widest * (most + 1) < (32 if lanes == 16 else 16) - 2
+            assert walk.chunk * walk.widest * lanes <= 2 * SUMS * 16
+            assert sum(walk.sizes[-1:]) == walk.widest
+            reach = 2 * (side + 1) * images + 2 * images + walk.vectors * lanes
+            assert walk.plane >= max(reach, (side + 1) * (side + 1) * images)
+            assert walk.plane // lanes % 2
+
+
 def test_a_book_is_what_the_mask_has() -> None:
     weight = patterned()
     book = Book.of(LAYOUTS["tap"].positions(weight), 9)
@@ -146,7 +192,7 @@ def test_a_book_is_what_the_mask_has() -> None:
 
 def test_every_product_stands_once_and_lines_are_read_once() -> None:
     tiles = Tiles(((0, 1, 5, 6),), (("x x .", "x x .", ". . ."),), (2, 3), 3, 5)
-    text = source(tiles)
+    text = tiles.source()
     assert text.count("+=") == 4 * 3 * (2 + 3)
     assert "0: x x ." in text
     lines = [line for line, _ in reads((0, 1, 5, 6), 3, 3, 5)]
@@ -155,7 +201,7 @@ def test_every_product_stands_once_and_lines_are_read_once() -> None:
 
 def test_tiles_fit_the_registers_and_the_image() -> None:
     for size in (7, 14, 56, 2, 5):
-        walk = with_tile(Need(reads_ahead(Geometry(16, 64, size, size, 64, 3, 3, 1, 1), False), 4, 4, 0.5, 16))
+        walk = Need(reads_ahead(Geometry(16, 64, size, size, 64, 3, 3, 1, 1), False), 4, 4, 0.5, 16).chosen()
         assert walk.rows * walk.cols <= 26
         assert max(heights(walk)) == walk.rows
         assert walk.blocks * walk.block >= 64

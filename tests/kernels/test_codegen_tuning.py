@@ -7,10 +7,11 @@ import torch
 
 from campfire import native
 from campfire.kernels import timings
+from campfire.kernels.codegen import plan as codegen_plan
 from campfire.kernels.codegen import tuning as codegen_tuning
 from campfire.kernels.codegen.index import PatternIndex
-from campfire.kernels.codegen.plan import Need, cheapest, with_tile
-from campfire.kernels.codegen.tuning import candidates, tune
+from campfire.kernels.codegen.plan import Need, cheapest
+from campfire.kernels.codegen.tuning import tune
 from campfire.kernels.lanes.plan import Geometry, reads
 
 
@@ -29,7 +30,7 @@ def need() -> Need:
 
 
 def test_candidates_are_cut_differently_and_begin_with_the_models() -> None:
-    found = candidates(need())
+    found = need().candidates()
     best = cheapest(need())[0]
     assert next(iter(found)).startswith(f"{found[next(iter(found))].rows}x{best[1]}x")
     cuts = [(walk.rows, walk.cols, walk.block) for walk in found.values()]
@@ -43,12 +44,12 @@ def kept(ratios: dict[str, float]) -> None:
 
 
 def test_what_was_fastest_is_used() -> None:
-    usual = with_tile(need())
+    usual = need().chosen()
     kept({"2x7x700": 1.2, "5x5x1100": 1.1})
-    tuned = with_tile(need())
+    tuned = need().chosen()
     assert (tuned.rows, tuned.cols) == (2, 7) != (usual.rows, usual.cols)
     kept({"2x7x700": 1.01, "5x5x1100": 0.9})
-    again = with_tile(need())
+    again = need().chosen()
     assert (again.rows, again.cols, again.block) == (usual.rows, usual.cols, usual.block)
 
 
@@ -64,7 +65,7 @@ def test_a_layer_is_tuned_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"dense": 1.0, "ratios": dict.fromkeys(runs.keys() - {"dense"}, 1.5), "spread": 1.0, "when": 4e9}
 
     monkeypatch.setattr(codegen_tuning, "timed", clock)
-    monkeypatch.setattr(codegen_tuning, "TILES", 2)
+    monkeypatch.setattr(codegen_plan, "TILES", 2)
     found = tune(index(), index())
     assert len(calls) == 2
     assert all(names[0] == "dense" or "dense" in names for names in calls)

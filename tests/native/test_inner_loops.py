@@ -10,7 +10,8 @@ import pytest
 
 from campfire import native
 from campfire.errors import CampfireError
-from campfire.kernels.codegen.source import Tiles, source
+from campfire.kernels.codegen.flat_source import FlatTiles
+from campfire.kernels.codegen.source import Tiles
 from campfire.native import generated
 
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
@@ -109,7 +110,7 @@ def test_generated_loops_read_every_vector_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CAMPFIRE_ISA", "avx512")
     tiles = Tiles(((0, 1, 9, 10), (1, 10, 11, 19)), (("",), ("",)), (3,), 7, 9)  # 2 x 2 taps; a cross without its left
     try:
-        found = hot_of(generated.library("patterns", source(tiles), "a test"))
+        found = hot_of(generated.library("patterns", tiles.source(), "a test"))
     except CampfireError as error:
         pytest.skip(str(error))
     assert [loop.products for loop in found] == [4 * 3 * 7] * 2
@@ -117,3 +118,16 @@ def test_generated_loops_read_every_vector_once(monkeypatch: pytest.MonkeyPatch)
         reads = [line for line in loop.body if "(%" in line and "%zmm" in line]
         assert not loop.spills
         assert len(reads) <= 0.55 * loop.products, loop.body
+
+
+def test_generated_loops_over_few_images_keep_their_inputs_in_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMPFIRE_ISA", "avx512")
+    tiles = FlatTiles(((0, 1, 3, 4), (1, 3, 4, 7)), (("",), ("",)), (5,), False)
+    try:
+        found = hot_of(generated.library("patterns", tiles.source(), "a test"))
+    except CampfireError as error:
+        pytest.skip(str(error))
+    assert [loop.products for loop in found] == [4 * 5] * 2
+    for loop in found:
+        assert not loop.spills
+        assert len(loop.body) <= 2.1 * loop.products, loop.body

@@ -15,7 +15,6 @@ from campfire.errors import UsageError
 from campfire.kernels import KERNELS
 from campfire.kernels.codegen.index import Filters, PatternIndex
 from campfire.kernels.codegen.kernel import CodegenPasses
-from campfire.kernels.codegen.source import source
 from campfire.kernels.codegen.tuning import tune
 from campfire.mask import Mask
 from campfire.native import generated
@@ -42,7 +41,7 @@ class Patterned:
     def figures(self) -> dict[str, Any]:
         """Patterns, the part of kernels that live, and bytes of what the forward pass reads beside the values (FKW)."""
         ahead = self.passes["forward"]
-        kernels = ahead.which.numel()
+        kernels = ahead.entry.numel()
         alive = kernels / (self.shape[0] * self.shape[1])
         return {"patterns": len(ahead.tiles.patterns), "kernels": kernels, "alive": alive, "index_bytes": ahead.nbytes}
 
@@ -60,7 +59,7 @@ class Sources:
         found: dict[str, list[str]] = {}
         for layer in self.layers:
             for name, filters in layer.passes.items():
-                found.setdefault(source(filters.tiles), []).append(f"{layer}, {name}")
+                found.setdefault(filters.tiles.source(), []).append(f"{layer}, {name}")
         return found
 
     def compile(self) -> dict[str, Any]:
@@ -92,12 +91,12 @@ class Sources:
         """
         require_empty(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {source(layer.passes[p].tiles): layer.passes[p].tiles for layer in self.layers for p in layer.passes}
+        texts = {layer.passes[p].tiles.source(): layer.passes[p].tiles for layer in self.layers for p in layer.passes}
         for number, (text, serves) in enumerate(self.texts.items()):
             about = "\n".join(
                 ["It serves:", *(f"  {who}" for who in serves), *_command(f"patterns_{number}.cpp", text)]
             )
-            (folder / f"patterns_{number}.cpp").write_text(source(texts[text], about))
+            (folder / f"patterns_{number}.cpp").write_text(texts[text].source(about))
         headers = {name: content for text in texts for name, content in generated.headers(text).items()}
         for name, content in headers.items():
             (folder / name).write_bytes(content)

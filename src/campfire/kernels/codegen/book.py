@@ -49,3 +49,8 @@ def drawing(pattern: list[bool], wide: int) -> tuple[str, ...]:
     """
     rows = [pattern[i : i + wide] for i in range(0, len(pattern), wide)]
     return tuple(" ".join("x" if alive else "." for alive in row) for row in rows)
+
+
+def drawings(book: Book, wide: int) -> tuple[tuple[str, ...], ...]:
+    """All patterns of a book."""
+    return tuple(drawing(pattern.tolist(), wide) for pattern in book.patterns)

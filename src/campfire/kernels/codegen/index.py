@@ -6,11 +6,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from campfire.kernels.codegen.book import Book, drawing
-from campfire.kernels.codegen.plan import Need, heights, with_tile
+from campfire.kernels.codegen.book import Book, drawings
+from campfire.kernels.codegen.flat import Flat, FlatNeed
+from campfire.kernels.codegen.flat_source import FlatTiles
+from campfire.kernels.codegen.plan import Need, heights
 from campfire.kernels.codegen.source import Tiles
 from campfire.kernels.lanes.index import Index
 from campfire.kernels.lanes.plan import Pass, reads, reads_back
+
+Walk = Pass | Flat
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class Filters:
     begin in the layer's own.
     """
 
-    walk: Pass
-    tiles: Tiles
+    walk: Walk
+    tiles: Tiles | FlatTiles
     start: Tensor
     at: Tensor
     entry: Tensor
@@ -60,30 +64,32 @@ class PatternIndex(Index):
     @cached_property
     def ahead(self) -> Filters:
         """For the forward pass."""
-        return self.ahead_by(with_tile(self.need_ahead))
+        return self.ahead_by(self.need_ahead.chosen())
 
     @cached_property
     def back(self) -> Filters:
         """For the gradient of the input."""
-        return self.back_by(with_tile(self.need_back))
+        return self.back_by(self.need_back.chosen())
 
     @property
-    def need_ahead(self) -> Need:
+    def need_ahead(self) -> Need | FlatNeed:
         """What the forward pass wants of a tile."""
         return self._need(reads(self.geometry, whole=False))
 
     @property
-    def need_back(self) -> Need:
+    def need_back(self) -> Need | FlatNeed:
         """What the gradient of the input wants of a tile."""
         return self._need(reads_back(self.geometry, whole=False))
 
-    def ahead_by(self, walk: Pass) -> Filters:
+    def ahead_by(self, walk: Walk) -> Filters:
         """For the forward pass by a given tile."""
+        assert isinstance(walk, Pass)
         lines = [walk.line(r, s) for r in range(walk.taps_high) for s in range(walk.taps_wide)]
         return _listed(self.book, walk, lines, *self._channels)
 
-    def back_by(self, walk: Pass) -> Filters:
+    def back_by(self, walk: Walk) -> Filters:
         """For the gradient of the input, which reads the output's under the same taps, turned round."""
+        assert isinstance(walk, Pass)
         lines = [walk.line(r, s) for r in range(walk.taps_high) for s in range(walk.taps_wide)]
         return _listed(self.book, walk, lines[::-1], *reversed(self._channels))
 
@@ -100,20 +106,25 @@ class PatternIndex(Index):
 
 def _listed(book: Book, walk: Pass, lines: list[int], out: Tensor, read: Tensor) -> Filters:
     """Every kernel, by strip, filter, pattern and what it reads."""
-    groups, patterns = walk.blocks * walk.out_channels, len(book.patterns)
-    key = (read // walk.block * walk.out_channels + out) * patterns + book.pattern
-    order = torch.argsort(key * walk.in_channels + read)
-    count = torch.bincount(key, minlength=groups * patterns).view(groups, patterns)
-    taps = book.patterns.sum(1)
-    sizes = taps[book.pattern]
-    which, at = (sizes.cumsum(0) - sizes)[order], (count * taps).sum(1)
-    start = torch.cat([count.new_zeros(1), count.sum(1).cumsum(0)])
     tiles = Tiles(
         tuple(tuple(lines[t] for t in p.nonzero()[:, 0].tolist()) for p in book.patterns),
-        tuple(drawing(p.tolist(), walk.taps_wide) for p in book.patterns),
+        drawings(book, walk.taps_wide),
         heights(walk),
         walk.cols,
         walk.pitch,
     )
-    entry, at = (read % walk.block * walk.lines)[order].to(torch.uint16), at.cumsum(0) - at
-    return Filters(walk, tiles, start.int(), at.int(), entry, count.to(torch.uint16), which.int())
+    group = read // walk.block * walk.out_channels + out
+    entry = read % walk.block * walk.lines
+    return Filters(walk, tiles, *in_groups(book, group, walk.blocks * walk.out_channels, read, entry))
+
+
+def in_groups(book: Book, group: Tensor, groups: int, within: Tensor, entry: Tensor) -> tuple[Tensor, ...]:
+    """``start, at, entry, count, which`` of `Filters`; kernels of a group and a pattern are ordered by ``within``."""
+    patterns, taps = len(book.patterns), book.patterns.sum(1)
+    key = group * patterns + book.pattern
+    order = torch.argsort(key * (int(within.max()) + 1) + within)
+    count = torch.bincount(key, minlength=groups * patterns).view(groups, patterns)
+    sizes, at = taps[book.pattern], (count * taps).sum(1)
+    which, at = (sizes.cumsum(0) - sizes)[order], at.cumsum(0) - at
+    start = torch.cat([count.new_zeros(1), count.sum(1).cumsum(0)])
+    return start.int(), at.int(), entry[order].to(torch.uint16), count.to(torch.uint16), which.int()

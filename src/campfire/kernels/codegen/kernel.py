@@ -5,6 +5,9 @@ import torch
 from campfire.kernels.base import Conv
 from campfire.kernels.codegen import passes as codegen_passes
 from campfire.kernels.codegen.book import patterns_of
+from campfire.kernels.codegen.flat import fits
+from campfire.kernels.codegen.flat_index import FlatIndex
+from campfire.kernels.codegen.flat_way import FlatWay
 from campfire.kernels.codegen.index import PatternIndex
 from campfire.kernels.lanes import passes as lanes_passes
 from campfire.kernels.lanes.kernel import LanePasses, Lanes
@@ -53,12 +56,15 @@ class CodegenPasses(LanePasses):
     """The indices of one layer, and code for each of its passes, made once for each size of its input."""
 
     def _found(self, geometry: Geometry) -> Way:
-        return way_of(PatternIndex(self._positions, geometry, lanes_passes.width()), codegen_passes)
+        given = self._positions, geometry, lanes_passes.width()
+        if fits(geometry):
+            return FlatWay(FlatIndex(*given))
+        return way_of(PatternIndex(*given), codegen_passes)
 
     def indices(self, size: tuple[int, ...]) -> tuple[PatternIndex, PatternIndex]:
         """For inputs [N, C, H, W]: the index whose ``ahead`` the forward pass reads, and whose ``back`` d_input does."""
         way = self._way(size)
-        assert isinstance(way, AsTheyLie | InParts)
+        assert isinstance(way, AsTheyLie | InParts | FlatWay)
         assert isinstance(way.index, PatternIndex)
         assert isinstance(way.index_back, PatternIndex)
         return way.index, way.index_back

@@ -5,8 +5,9 @@ import functools
 
 from torch import Tensor
 
+from campfire.kernels.codegen.flat_source import FlatTiles
 from campfire.kernels.codegen.index import Filters, PatternIndex
-from campfire.kernels.codegen.source import Tiles, source
+from campfire.kernels.codegen.source import Tiles
 from campfire.kernels.formats import empty
 from campfire.kernels.lanes import passes as lanes_passes
 from campfire.kernels.lanes.index import Index
@@ -58,11 +59,13 @@ def _named(index: PatternIndex) -> str:
     return f"{g.inputs}->{g.outputs} {g.taps_high}x{g.taps_wide}/{g.stride} @{g.height}x{g.width}"
 
 
-def _compiled(tiles: Tiles, what: str) -> Code | None:
+def _compiled(tiles: Tiles | FlatTiles, what: str) -> Code | None:
     return generated.library("patterns", _text(tiles), what)
 
 
-_text = functools.cache(source)
+@functools.cache
+def _text(tiles: Tiles | FlatTiles) -> str:
+    return tiles.source()
 
 
 def run(

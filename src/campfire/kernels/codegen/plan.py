@@ -9,6 +9,7 @@ from campfire.kernels.lanes.plan import LANES, Pass
 from campfire.kernels.stopwatch import setting
 
 LINES = 1100  # vectors of a strip: each is read for several products, so that some may come from the second cache
+TILES, STRIPS = 4, (700, 1600)  # to be timed: the model's best; vectors beside the usual number, for its choice
 HIGHEST, WIDEST = 8, 14
 GAIN = 1.03  # times faster than the model's choice, before another tile takes its place
 
@@ -39,16 +40,29 @@ class Need:
             f"tile {sizes} taps:{self.taps:.1f}/{self.most} kernels:{round(20 * self.kernels) * 5} lanes:{self.lanes}"
         )
 
-
-def with_tile(need: Need) -> Pass:
-    """The pass with the tile that was fastest here when it was tuned, else with the cheapest by the model."""
-    entry = timings.find(f"{need.key} {setting()}")
-    if entry is not None:
-        best = max(entry["ratios"], key=entry["ratios"].__getitem__, default="")
-        if best and entry["ratios"][best] > GAIN:
+    def chosen(self) -> Pass:
+        """The pass with the tile that was fastest here when it was tuned, else with the cheapest by the model."""
+        if best := kept_best(self.key):
             rows, cols, lines = map(int, best.split("x"))
-            return tiled(need.walk, rows, cols, lines)
-    return tiled(need.walk, *cheapest(need)[0])
+            return tiled(self.walk, rows, cols, lines)
+        return tiled(self.walk, *cheapest(self)[0])
+
+    def candidates(self) -> dict[str, Pass]:
+        """The tiles to be timed, the model's choice first; names are rows, columns and vectors of a strip."""
+        best, *others = cheapest(self)[:TILES]
+        wanted = [(*best, LINES), *((*tile, LINES) for tile in others), *((*best, lines) for lines in STRIPS)]
+        found: dict[tuple[int, ...], tuple[str, Pass]] = {}
+        for rows, cols, lines in wanted:
+            walk = tiled(self.walk, rows, cols, lines)
+            found.setdefault((walk.rows, walk.cols, walk.block), (f"{walk.rows}x{cols}x{lines}", walk))
+        return dict(found.values())
+
+
+def kept_best(key: str) -> str:
+    """The name of what was faster than the usual choice when it was tuned here; "" where nothing was."""
+    ratios = (timings.find(f"{key} {setting()}") or {"ratios": {}})["ratios"]
+    best = max(ratios, key=ratios.__getitem__, default="")
+    return best if best and ratios[best] > GAIN else ""
 
 
 def cheapest(need: Need) -> list[tuple[int, int]]:

@@ -2,20 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
 from campfire.kernels import timings
 from campfire.kernels.codegen import passes
+from campfire.kernels.codegen.flat import FlatNeed
 from campfire.kernels.codegen.index import Filters, PatternIndex
-from campfire.kernels.codegen.plan import LINES, Need, cheapest, tiled
+from campfire.kernels.codegen.plan import Need
 from campfire.kernels.formats import to_format
-from campfire.kernels.lanes.plan import Pass
 from campfire.kernels.stopwatch import setting, timed
 
-TILES = 4  # the model's best
-STRIPS = (700, 1600)  # vectors, beside the usual number, of the model's choice
-By = Callable[[Pass], Filters]
+By = Callable[[Any], Filters]  # what it is given is one of the need's candidates
 
 
 def tune(ahead: PatternIndex, back: PatternIndex) -> dict[str, dict[str, float]]:
@@ -34,21 +33,10 @@ def tune(ahead: PatternIndex, back: PatternIndex) -> dict[str, dict[str, float]]
     }
 
 
-def candidates(need: Need) -> dict[str, Pass]:
-    """The tiles that are tried, the model's choice first; names are rows, columns and vectors of a strip."""
-    best, *others = cheapest(need)[:TILES]
-    wanted = [(*best, LINES), *((*tile, LINES) for tile in others), *((*best, lines) for lines in STRIPS)]
-    found: dict[tuple[int, ...], tuple[str, Pass]] = {}
-    for rows, cols, lines in wanted:
-        walk = tiled(need.walk, rows, cols, lines)
-        found.setdefault((walk.rows, walk.cols, walk.block), (f"{walk.rows}x{cols}x{lines}", walk))
-    return dict(found.values())
-
-
-def _tuned(index: PatternIndex, need: Need, by: By) -> dict[str, float]:
+def _tuned(index: PatternIndex, need: Need | FlatNeed, by: By) -> dict[str, float]:
     key = f"{need.key} {setting()}"
     if (entry := timings.find(key)) is None:
-        names = candidates(need)
+        names = need.candidates()
         filters = {name: by(walk) for name, walk in names.items()}
         codes = {name: passes.code_of(f, index) for name, f in filters.items()}
         runs = {name: _run(code, filters[name], index.values) for name, code in codes.items() if code is not None}
