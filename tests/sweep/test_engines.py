@@ -1,9 +1,16 @@
 """Trials by submitit, and on the machines of a Ray cluster."""
 
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_slurm import install
 from sweep_cases import attempts, sweep, write
 
 from campfire.errors import UsageError
@@ -55,31 +62,49 @@ def test_slurm_by_the_local_executor(tmp_path: Path) -> None:
     assert list((tmp_path / "s" / "slurm").glob("*_submitted.pkl"))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ray_on_two_machines(tmp_path: Path) -> None:
-    """Two nodes on this machine, one of which is lost: Ray starts its trial on the other, from its checkpoint."""
+def test_slurm_jobs_outlive_their_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep is killed; the next one follows the very job that was submitted, and stops it when it is stopped."""
+    pytest.importorskip("submitit")
+    jobs = install(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'slurm' / 'bin'}:{os.environ['PATH']}")
+    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=400, pace=0.1), tmp_path / "s"
+    command = [sys.executable, "-m", "campfire", "sweep", str(grid), "--output", str(folder), "--engine", "slurm"]
+    first, begun = subprocess.Popen(command, stderr=subprocess.DEVNULL), folder / "run" / "last.pt"
+    while not begun.exists():
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    epoch = json.loads(begun.read_text())["epoch"]
+    (found,) = sweep(grid, folder, engine="slurm", stopping=lambda: json.loads(begun.read_text())["epoch"] > epoch + 2)
+    assert (found.state, attempts(found), len(list(jobs.iterdir()))) == ("pending", 1, 1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of two nodes on this machine, a processor each."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    lost = cluster.add_node(num_cpus=1)
-    folder = tmp_path / "s"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield made
+    made.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_goes_on_without_a_lost_machine(cluster: Any, tmp_path: Path) -> None:
+    """Ray starts its trial on the other one, which finds the checkpoint."""
+    lost, folder = [cluster.add_node(num_cpus=1)], tmp_path / "s"
     grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, epochs=6, pace=1)
     both = [folder / f"seed{i}" / "last.pt" for i in (0, 1)]
 
     def lose() -> bool:
-        nonlocal lost
-        if lost is not None and all(path.exists() for path in both):
-            cluster.remove_node(lost, allow_graceful=False)
-            lost = None
+        if lost and all(path.exists() for path in both):
+            cluster.remove_node(lost.pop(), allow_graceful=False)
         return False
 
-    try:
-        found = sweep(grid, folder, engine="ray", options={"address": cluster.address}, stopping=lose)
-    finally:
-        cluster.shutdown()
-    assert lost is None
+    found = sweep(grid, folder, engine="ray", options={"address": cluster.address}, stopping=lose)
+    assert not lost
     assert [r.state for r in found] == ["done"] * 4
     assert sorted(map(attempts, found[:2])) == [1, 2]
     assert [attempts(r) for r in found[2:]] == [1, 1]
@@ -88,11 +113,8 @@ def test_ray_on_two_machines(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ray_stops_with_checkpoints(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray")
-    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=60, pace=0.5), tmp_path / "s"
-    try:
-        found = sweep(grid, folder, engine="ray", stopping=(folder / "run" / "last.pt").exists)
-    finally:
-        ray.shutdown()
+def test_ray_stops_with_checkpoints(cluster: Any, tmp_path: Path) -> None:
+    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=600, pace=0.5), tmp_path / "s"
+    begun = (folder / "run" / "last.pt").exists
+    found = sweep(grid, folder, engine="ray", options={"address": cluster.address}, stopping=begun)
     assert [(r.state, attempts(r)) for r in found] == [("pending", 1)]

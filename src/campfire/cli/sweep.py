@@ -116,7 +116,7 @@ def _end(folder: Path, args: Namespace, stop: "_Stop") -> int:
     """What is printed and returned at the end."""
     found = records(folder)
     counts = Counter(record.state for record in found)
-    report = None if stop.asked() or args.no_report or not counts["done"] else _report(folder, found)
+    report = None if stop.asked() or args.no_report or not counts["done"] else _report(folder)
     if args.json:
         told = {"output": str(folder), "states": counts, "report": None if report is None else str(report)}
         print(json.dumps({**told, "rows": rows(found)}))
@@ -126,11 +126,11 @@ def _end(folder: Path, args: Namespace, stop: "_Stop") -> int:
     return stop.code or (1 if counts["failed"] or counts["skipped"] else 3 if counts["diverged"] else 0)
 
 
-def _report(folder: Path, found: Sequence[Record]) -> Path | None:
+def _report(folder: Path) -> Path | None:
     from campfire.report import write_report
 
     try:
-        return write_report([record.path for record in found if record.done], folder / "report")
+        return write_report([folder], folder / "report")
     except CampfireError as error:  # the runs are what counts
         log.warning("no report: %s", error)
         return None

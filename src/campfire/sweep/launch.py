@@ -24,6 +24,8 @@ def main(argv: Sequence[str]) -> int:
     """Become the trial, unless it is done."""
     folder, parent = Path(argv[0]), int(argv[1])
     _stop_with(parent)
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning to the whole job; submitit answers it
     _hold(folder / RUNNING)
     if state(folder) == "done":  # by a program that outlived its sweep
         return 0

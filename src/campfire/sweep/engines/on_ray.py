@@ -76,8 +76,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             logging_level="ERROR",
             include_dashboard=False if address is None else None,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"there is no Ray cluster at {address!r} ({error}); start one with ray start --head"
-        ) from error
+    except Exception as error:  # Ray raises bare ones, too
+        where = "here" if address is None else f"at {address!r}"
+        raise UsageError(f"Ray cannot be used {where} ({error}); a cluster begins with ray start --head") from error
     return ray, True

@@ -29,10 +29,10 @@ class Job:
     """A Slurm job."""
 
     def __init__(self, job: Any):
-        self._job, self.name = job, str(job.job_id)
+        self._job, self.name, self._stopped = job, str(job.job_id), False
 
     def poll(self) -> int | None:
-        if not self._job.done():
+        if not self._job.done(force_check=self._stopped):  # else Slurm is asked every ten minutes
             return None
         try:
             return self._job.result()
@@ -41,6 +41,7 @@ class Job:
 
     def stop(self) -> None:
         self._job.cancel()
+        self._stopped = True
 
 
 class Slurm:
