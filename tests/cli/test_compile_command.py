@@ -11,14 +11,13 @@ from torch import nn
 
 from campfire import OneShot, Pruner, cli, models, native
 from campfire.compress.compiling import Sources, sources
-from campfire.kernels.codegen import index as codegen_index
-from campfire.kernels.codegen.plan import tiled
+from campfire.kernels.codegen.plan import Need, tiled
 from campfire.native.building import CPP
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codegen_index, "with_tile", lambda need: tiled(need.walk, 2, 3))
+    monkeypatch.setattr(Need, "chosen", lambda need: tiled(need.walk, 2, 3))
     if native.library("lanes") is None:
         pytest.skip("no compiler")
 
