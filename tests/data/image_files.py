@@ -1,8 +1,10 @@
 """Little data sets on disc, in every layout that can be read."""
 
 import gzip
+import io
 import pickle
 import struct
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,30 @@ def write_mnist(root: Path, zipped: bool = False, stem: str = "", test: str = "t
             path = root / f"{stem}{part}-{kind}{'.gz' * zipped}"
             path.write_bytes(gzip.compress(idx(array)) if zipped else idx(array))
     return images
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """A tar file of these members, in this order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def write_shards(root: Path, counts: Mapping[str, int], each: int = 4, size: tuple[int, int] = (90, 70)) -> Path:
+    """``counts`` images of each of the classes 0 and 1 for each part, ``each`` of them in a shard."""
+    for part, count in counts.items():
+        samples = []
+        for i in range(2 * count):
+            data = io.BytesIO()
+            Image.fromarray(noise(size[1], size[0], 3, seed=100 * len(part) + i)).save(data, "JPEG")
+            samples.append(
+                {f"s{i:04}.jpg": data.getvalue(), f"s{i:04}.cls": str(i % 2).encode(), f"s{i:04}.json": b"{}"}
+            )
+        for at in range(0, len(samples), each):
+            members = {name: content for sample in samples[at : at + each] for name, content in sample.items()}
+            write_tar(root / f"pets-{part}-{at // each:04}.tar", members)
+    return root

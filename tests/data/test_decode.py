@@ -28,7 +28,7 @@ def test_every_mode(mode: str, channels: int) -> None:
 def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
     Image.fromarray(values).save(tmp_path / "x.png")
-    assert to_array(read_image(str(tmp_path / "x.png"), 1))[0].tolist() == [[0, 0, 1], [128, 255, 255]]
+    assert to_array(read_image(FileSet.of(tmp_path, ["x.png"], [0]), 0, 1))[0].tolist() == [[0, 0, 1], [128, 255, 255]]
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "RGB"])
@@ -40,7 +40,7 @@ def test_what_is_transparent_becomes_white(tmp_path: Path, kind: str) -> None:
         Image.new(kind, (2, 2), 0).save(tmp_path / "x.png", transparency=0 if kind == "P" else (0, 0, 0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert to_array(read_image(str(tmp_path / "x.png"), 1)).tolist() == [[[255, 255], [255, 255]]]
+        assert to_array(read_image(FileSet.of(tmp_path, ["x.png"], [0]), 0, 1)).tolist() == [[[255, 255], [255, 255]]]
 
 
 def test_half_transparent_over_white() -> None:
@@ -63,7 +63,7 @@ def test_a_program_is_never_started_for_an_image(tmp_path: Path, monkeypatch: py
     started = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: started.append(1) or Image.new("RGB", (4, 4)).im)
     with pytest.raises(CampfireError, match=r"cannot read the image .*x\.jpg"):
-        read_image(str(tmp_path / "x.jpg"), 3)
+        read_image(FileSet.of(tmp_path, ["x.jpg"], [0]), 0, 3)
     assert not started
 
 

@@ -12,7 +12,7 @@ from campfire.errors import UsageError
 
 def names(files: object) -> list[str]:
     assert isinstance(files, FileSet)
-    return [Path(files.path(i)).relative_to(files.root).as_posix() for i in range(len(files))]
+    return [Path(files.open(i)).relative_to(files.root).as_posix() for i in range(len(files))]
 
 
 def test_files_and_classes_are_sorted(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     )
     found = read(root)
     assert isinstance(found.train, FileSet)
-    assert found.train.path(0) == str(odd)
+    assert found.train.open(0) == str(odd)
 
 
 def test_held_out_from_train(tmp_path: Path) -> None:

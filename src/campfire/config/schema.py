@@ -41,7 +41,13 @@ class Section(BaseModel):
 class Data(Section):
     """images"""
 
-    source: str = option("digits", "a folder of images, digits or synthetic", "--data-dir", "--data-path", flag="data")
+    source: str = option(
+        "digits",
+        "a folder of images or of shards, hfds/NAME, digits or synthetic",
+        "--data-dir",
+        "--data-path",
+        flag="data",
+    )
     options: dict[str, Any] = option({}, "further arguments of the data source", flag="data-options")
     batch_size: int = option(64, "images in one step of one process", "-b", ge=1)
     validation_batch_size: int = option(256, "images at once when evaluating", free=True, ge=1)
@@ -147,7 +153,10 @@ class Run(Section):
     log_interval: int = option(50, "steps between log lines", free=True, ge=1)
     checkpoint_interval: int = option(1, "epochs between checkpoints", free=True, ge=1)
     recovery_interval: int = option(0, "steps between checkpoints inside an epoch; 0: none", free=True, ge=0)
-    keep_epochs: Numbers = option(None, "numbers of epochs after which a checkpoint is kept, as epoch-<N>.pt", free=True)
+    keep_epochs: Numbers = option(
+        None, "numbers of epochs after which a checkpoint is kept, as epoch-<N>.pt", free=True
+    )
+    tensorboard: bool = option(False, "write the history as TensorBoard events, too, to tensorboard/", free=True)
 
 
 class Config(Section):

@@ -7,6 +7,6 @@ loop. Everything random is a pure function of (seed, epoch, index of the image).
 from campfire.data.batching import batches, num_batches
 from campfire.data.decode import BadImages
 from campfire.data.loading import load
-from campfire.data.sets import FileSet, ImageData, ImageSet, MemorySet
+from campfire.data.sets import EncodedSet, FileSet, ImageData, ImageSet, MemorySet
 
-__all__ = ["BadImages", "FileSet", "ImageData", "ImageSet", "MemorySet", "batches", "load", "num_batches"]
+__all__ = ["BadImages", "EncodedSet", "FileSet", "ImageData", "ImageSet", "MemorySet", "batches", "load", "num_batches"]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from campfire.data.augment import shift_and_flip
-from campfire.data.keyed import permutation
-from campfire.data.sets import FileSet, ImageData, MemorySet
+from campfire.data.sets import EncodedSet, ImageData, ImageSet, MemorySet
 from campfire.data.stream import stream
 from campfire.errors import UsageError
 
@@ -19,7 +18,7 @@ def num_batches(data: ImageData, split: str, batch_size: int, *, train: bool, wo
 
     Training leaves the last, smaller batch out unless it is the only one. In evaluation rank 0 has the most batches.
     """
-    return len(_indices(len(data.part(split)), batch_size, epoch=0, seed=0, train=train, rank=rank, world=world))
+    return len(_indices(data.part(split), batch_size, epoch=0, seed=0, train=train, rank=rank, world=world))
 
 
 def batches(
@@ -54,11 +53,11 @@ def batches(
     images = data.part(split)
     if start_batch < 0 or workers < 0:
         raise UsageError(f"start_batch and workers must be at least 0; got {start_batch} and {workers}")
-    order = _indices(len(images), batch_size, epoch=epoch, seed=seed, train=train, rank=rank, world=world)[start_batch:]
+    order = _indices(images, batch_size, epoch=epoch, seed=seed, train=train, rank=rank, world=world)[start_batch:]
     device = torch.empty(0, device=device).device  # "cuda" becomes the device that it means
     if isinstance(images, MemorySet):
         raw = _from_memory(images.on(device), order)
-    elif isinstance(images, FileSet):
+    elif isinstance(images, EncodedSet):
         raw = stream(images, data, order, seed=seed, epoch=epoch, train=train, workers=workers, device=device)
     else:
         raise TypeError(f"images in memory or in files were wanted; got {type(images).__name__}")
@@ -67,9 +66,10 @@ def batches(
 
 
 def _indices(
-    size: int, batch_size: int, *, epoch: int, seed: int, train: bool, rank: int, world: int
+    images: ImageSet, batch_size: int, *, epoch: int, seed: int, train: bool, rank: int, world: int
 ) -> list[np.ndarray]:
     """Which images make up each batch of this rank."""
+    size = len(images)
     if batch_size < 1 or not 0 <= rank < world:
         raise UsageError(f"wanted batch_size >= 1 and 0 <= rank < world; got {batch_size}, rank {rank} of {world}")
     if not train:
@@ -78,7 +78,7 @@ def _indices(
     if size < world:
         raise UsageError(f"{size} training images cannot be shared by {world} processes; use at most {size}")
     together = min(batch_size * world, size)
-    order = permutation(size, seed=seed, epoch=epoch)
+    order = images.order(seed, epoch)
     return [order[at : at + together][rank::world] for at in range(0, size - together + 1, together)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from campfire.data.sets import FileSet, MemorySet
+from campfire.data.sets import EncodedSet, MemorySet
 from campfire.errors import CampfireError, UsageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -24,18 +24,18 @@ class BadImages(UserWarning):
     """Some images cannot be read, and were left out."""
 
 
-def read_image(path: str, channels: int) -> Image.Image:
-    """The decoded image in mode L (1 channel) or RGB (3); what is transparent becomes white.
+def read_image(files: EncodedSet, index: int, channels: int) -> Image.Image:
+    """One of the images, decoded in mode L (1 channel) or RGB (3); what is transparent becomes white.
 
     Raises:
-        CampfireError: it cannot be read; names the file.
+        CampfireError: it cannot be read; names it.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(files.open(index), formats=_FORMATS) as image:
             return in_channels(image, channels)
     except Exception as error:  # broken bytes make Pillow raise almost anything
         raise CampfireError(
-            f"cannot read the image {path} ({error}): replace it, remove it, or leave all such images out with "
+            f"cannot read the image {files.where(index)} ({error}): replace it, remove it, or leave all such images out with "
             "--skip-bad-images (skip_bad_images=True)"
         ) from error
 
@@ -74,7 +74,7 @@ def threads(workers: int) -> int:
     return workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def probe(files: FileSet, *, skip_bad: bool, most: int = 1000) -> tuple[Counter[tuple[int, int]], bool]:
+def probe(files: EncodedSet, *, skip_bad: bool, most: int = 1000) -> tuple[Counter[tuple[int, int]], bool]:
     """Sizes (width, height) of up to ``most`` evenly spaced images, and whether all of these are grey; headers only.
 
     Raises:
@@ -84,20 +84,20 @@ def probe(files: FileSet, *, skip_bad: bool, most: int = 1000) -> tuple[Counter[
     grey, failure = True, None
     for i in np.unique(np.linspace(0, len(files) - 1, min(most, len(files)), dtype=np.int64)):
         try:
-            with Image.open(files.path(i), formats=_FORMATS) as image:
+            with Image.open(files.open(int(i)), formats=_FORMATS) as image:
                 sizes[image.size] += 1
                 grey &= image.mode in _GREY
         except Exception as error:  # as in `read_image`
-            failure = CampfireError(f"cannot read the image {files.path(i)} ({error}): replace or remove it")
+            failure = CampfireError(f"cannot read the image {files.where(int(i))} ({error}): replace or remove it")
             if not skip_bad:
-                read_image(files.path(i), 3)
+                read_image(files, int(i), 3)
                 raise failure from error
     if failure and not sizes:
         raise failure
     return sizes, grey
 
 
-def into_memory(files: FileSet, size: int, channels: int, *, workers: int = 0, skip_bad: bool = False) -> MemorySet:
+def into_memory(files: EncodedSet, size: int, channels: int, *, workers: int = 0, skip_bad: bool = False) -> MemorySet:
     """All images, decoded once by a pool of threads and brought to ``size`` by `fit`.
 
     Raises:
@@ -106,14 +106,14 @@ def into_memory(files: FileSet, size: int, channels: int, *, workers: int = 0, s
     pixels = np.empty((len(files), channels, size, size), np.uint8)
 
     def decode(i: int) -> None:
-        pixels[i] = to_array(fit(read_image(files.path(i), channels), size))
+        pixels[i] = to_array(fit(read_image(files, i, channels), size))
 
     keep = _attempt(files, decode, workers, skip_bad)
     everything = MemorySet(files.labels, torch.from_numpy(pixels))
     return everything if len(keep) == len(files) else everything.take(keep)
 
 
-def without_bad(files: FileSet, *, workers: int = 0) -> FileSet:
+def without_bad(files: EncodedSet, *, workers: int = 0) -> EncodedSet:
     """Those that can be read: every file is decoded once, JPEGs at an eighth of their size.
 
     ``Image.verify`` would be quicker, but it lets a truncated JPEG pass.
@@ -121,16 +121,16 @@ def without_bad(files: FileSet, *, workers: int = 0) -> FileSet:
 
     def decode(i: int) -> None:
         try:
-            with Image.open(files.path(i), formats=_FORMATS) as image:
+            with Image.open(files.open(i), formats=_FORMATS) as image:
                 image.draft(None, (image.width // 8, image.height // 8))
                 image.load()
         except Exception as error:  # as in `read_image`
-            raise CampfireError(f"{files.path(i)} ({error})") from error
+            raise CampfireError(f"{files.where(i)} ({error})") from error
 
     return files.take(_attempt(files, decode, workers, skip_bad=True))
 
 
-def _attempt(files: FileSet, decode: Callable[[int], None], workers: int, skip_bad: bool) -> np.ndarray:
+def _attempt(files: EncodedSet, decode: Callable[[int], None], workers: int, skip_bad: bool) -> np.ndarray:
     """Run ``decode`` on every index, and return those where it did not fail."""
 
     def chunk(start: int) -> list[tuple[int, CampfireError]]:
@@ -151,8 +151,8 @@ def _attempt(files: FileSet, decode: Callable[[int], None], workers: int, skip_b
     return np.setdiff1d(np.arange(len(files)), np.array([i for i, _ in bad], dtype=np.int64))
 
 
-def _warn(files: FileSet, bad: list[int]) -> None:
-    first = ", ".join(files.path(i) for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
+def _warn(files: EncodedSet, bad: list[int]) -> None:
+    first = ", ".join(files.where(i) for i in bad[:3]) + (", ..." if len(bad) > 3 else "")
     if len(bad) == len(files):
         raise UsageError(f"none of the {len(files)} images below {files.root} can be read: {first}")
     warnings.warn(f"left out {len(bad)} of {len(files)} images that cannot be read: {first}", BadImages, stacklevel=2)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from campfire.data import cifar, folder, idx, tiny_imagenet
+from campfire.data import arrow, cifar, folder, idx, shards, tiny_imagenet
 from campfire.data.decode import fit, in_channels, into_memory, probe, to_array, without_bad
 from campfire.data.digits import Digits
-from campfire.data.sets import FileSet, ImageData, ImageSet, MemorySet, mean_and_std
+from campfire.data.sets import EncodedSet, ImageData, ImageSet, MemorySet, mean_and_std
 from campfire.data.source import Source, some
 from campfire.data.splitting import stratified
 from campfire.data.synthetic import Synthetic
@@ -23,7 +23,7 @@ from campfire.errors import UnknownName, UsageError
 from campfire.spelling import read as read_spelling
 
 BUILT_IN = {"digits": Digits, "synthetic": Synthetic}
-LAYOUTS = (tiny_imagenet, cifar, idx)  # those with files of their own; any other folder is one of class folders
+LAYOUTS = (tiny_imagenet, cifar, idx, shards)  # those with files of their own; any other folder is one of class folders
 SMALL = 64  # pixels: images up to here are kept in memory
 LARGE_SIZE = 224  # pixels: what a network sees of larger images
 # of ImageNet, as torchvision and timm have it; grey is their average
@@ -44,6 +44,8 @@ def load(
     ``train/<wnid>/images/*``, ``val_annotations.txt``   Tiny-ImageNet
     ``data_batch_1`` ..., ``train.bin``, ...             CIFAR-10 or CIFAR-100 (fine labels), pickles or binary
     ``train-images-idx3-ubyte[.gz]``, ...                MNIST, Fashion-MNIST, KMNIST, one part of EMNIST
+    ``*train*.tar`` and ``*val*.tar``                    WebDataset shards: an image and a .cls of the same name
+    ``hfds/NAME`` or ``hfds/PATH``                       a data set of Hugging Face's ``datasets`` (extra ``data``)
     ===================================================  ===========================================================
 
     Images of up to 64 pixels, judged by up to 1,000 headers, are decoded into memory once: all of one size (by their
@@ -85,7 +87,7 @@ def load(
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise UsageError(f"wanted {channels} numbers in mean and in std, those of std above 0; got {mean} and {std}")
     mirror = next(choice for choice in (flip, found.flip, channels == 3) if choice is not None)
-    pad = None if isinstance(train, FileSet) and size > SMALL else 4
+    pad = None if isinstance(train, EncodedSet) and size > SMALL else 4
     return ImageData(found.name, found.classes, train, test, size, channels, mean, std, mirror, pad)
 
 
@@ -107,6 +109,8 @@ def _find(source: str | os.PathLike[str], val_split: float | None) -> Source:
     name = os.fspath(source)
     if name.partition(":")[0] in BUILT_IN:
         return read_spelling("data set", name, BUILT_IN).read()
+    if name.startswith(arrow.PREFIX):
+        return arrow.read(name)
     root = Path(name).expanduser()
     if not root.is_dir():
         _refuse(name, root)
@@ -128,6 +132,8 @@ def _refuse(name: str, root: Path) -> NoReturn:
 
 
 def _split(found: Source, share: float | None) -> Source:
+    if share is None and found.test is None:
+        raise UsageError(f"{found.name} has nothing to test on; hold out with val_split=0.1")
     if share is None:
         return found
     stay, held = stratified(found.train.labels.numpy(), share)
@@ -148,12 +154,12 @@ def _settle(found: Source, wanted: _Wanted) -> tuple[ImageSet, ImageSet, int, in
     train, test = found.train, found.test
     if isinstance(train, MemorySet) and isinstance(test, MemorySet):
         return _settle_arrays(train, test, wanted)
-    if isinstance(train, FileSet) and isinstance(test, FileSet):
+    if isinstance(train, EncodedSet) and isinstance(test, EncodedSet):
         return _settle_files(train, test, wanted)
     raise TypeError(f"{found.name}: both sets should be arrays, or both files")
 
 
-def _settle_files(train: FileSet, test: FileSet, wanted: _Wanted) -> tuple[ImageSet, ImageSet, int, int]:
+def _settle_files(train: EncodedSet, test: EncodedSet, wanted: _Wanted) -> tuple[ImageSet, ImageSet, int, int]:
     sizes, grey = probe(train, skip_bad=wanted.skip_bad)
     channels = wanted.channels or (1 if grey else 3)
     size = wanted.image_size or _common_size(sizes)

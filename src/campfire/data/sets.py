@@ -6,12 +6,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from campfire.data.keyed import permutation
 from campfire.errors import UsageError
 
 Split = Literal["train", "test"]
@@ -29,6 +30,10 @@ class ImageSet(ABC):
     @abstractmethod
     def take(self, index: np.ndarray) -> Self:
         """The images at these positions."""
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """All positions, int64 [N], in an order of their own for each (seed, epoch)."""
+        return permutation(len(self), seed=seed, epoch=epoch)
 
     @abstractmethod
     def _identity(self) -> Iterable[bytes | memoryview]:
@@ -72,13 +77,27 @@ class MemorySet(ImageSet):
 
 
 @dataclass(frozen=True, eq=False)
-class FileSet(ImageSet):
+class EncodedSet(ImageSet):
+    """Images as files hold them, decoded when they are wanted; ``root`` says where they are from."""
+
+    root: str
+
+    @abstractmethod
+    def open(self, index: int) -> str | BinaryIO:
+        """What Pillow opens: a path, or the bytes of a file."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """Its name, for errors."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileSet(EncodedSet):
     """Image files below a folder; ``names`` are relative to it, bytes [N].
 
     Worker processes share one array, where touching the reference counts of a list of names would copy it into each.
     """
 
-    root: str
     names: np.ndarray
 
     @classmethod
@@ -87,9 +106,12 @@ class FileSet(ImageSet):
         raw = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         return cls(torch.tensor(labels, dtype=torch.int64), os.fspath(root), raw)
 
-    def path(self, index: int) -> str:
-        """Where the image is."""
+    def open(self, index: int) -> str:
+        """The path of the image."""
         return os.path.join(self.root, os.fsdecode(self.names[index]))
+
+    def where(self, index: int) -> str:
+        return self.open(index)
 
     def take(self, index: np.ndarray) -> "FileSet":
         return FileSet(self.labels[torch.from_numpy(index)], self.root, self.names[index])

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from campfire.data.augment import CROP_DRAWS, central_part, random_part
 from campfire.data.decode import fit, read_image, to_array
 from campfire.data.keyed import uniforms
-from campfire.data.sets import FileSet, ImageData
+from campfire.data.sets import EncodedSet, ImageData
 from campfire.errors import CampfireError
 
 
@@ -20,7 +20,7 @@ class _Reader(Dataset[Tensor | CampfireError]):
     """Whole batches by their indices. An error is handed over as a value: raised in a worker it would lose its class
     and gain a traceback."""
 
-    files: FileSet
+    files: EncodedSet
     size: int
     channels: int
     seed: int
@@ -39,7 +39,7 @@ class _Reader(Dataset[Tensor | CampfireError]):
             return error
 
     def _read(self, index: int, draws: np.ndarray) -> np.ndarray:
-        image = read_image(self.files.path(index), self.channels)
+        image = read_image(self.files, index, self.channels)
         if not self.large:
             return to_array(fit(image, self.size))
         part = random_part(image, self.size, draws, self.flip) if self.train else central_part(image, self.size)
@@ -47,7 +47,7 @@ class _Reader(Dataset[Tensor | CampfireError]):
 
 
 def stream(
-    files: FileSet, data: ImageData, order: list[np.ndarray], *, seed: int, epoch: int, train: bool, workers: int,
+    files: EncodedSet, data: ImageData, order: list[np.ndarray], *, seed: int, epoch: int, train: bool, workers: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Batches of uint8 images and labels on the device; large images come augmented, small ones as they are.
