@@ -209,7 +209,7 @@ class Training:
             "sparsity_requested": 0.0 if pruner is None else pruner.report().requested,
             "sparsity_true": 0.0 if pruner is None else pruner.sparsity,
             "seconds": at.seconds,
-            "images_per_second": images / at.seconds,
+            "images_per_second": images / max(at.seconds, 1e-9),  # a clock may stand still
         }
 
     def _save(self) -> None:
