@@ -11,6 +11,7 @@ from campfire.errors import CampfireError
 from campfire.sparsity import SparsityReport
 from campfire.training import checkpoint
 from campfire.training.build import Parts
+from campfire.training.costing import write_costs
 from campfire.training.evaluation import MaskViolation, dead_weights
 from campfire.training.progress import log
 from campfire.training.run_directory import RunDirectory
@@ -54,6 +55,7 @@ def conclude(parts: Parts, position: Position, folder: RunDirectory) -> dict[str
     checkpoint.save_weights(folder.path / "model.safetensors", parts.final)
     folder.write_json("sparsity.json", report.to_dict())
     folder.write_json("summary.json", result)
+    write_costs(parts, position, folder)
     return result
 
 

@@ -8,10 +8,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from campfire.errors import UsageError
 from campfire.files.writing import replacing
+
+if TYPE_CHECKING:
+    from campfire.training.board import Board
 
 try:
     import fcntl
@@ -21,8 +24,9 @@ except ImportError:  # not there on Windows
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
     *("model.safetensors", "sparsity.json", "log.txt", "report.md", "previous.pt", "damaged.pt"),
-    "attack.json",
+    *("attack.json", "costs.json", "kernels.json"),
 )
+BOARD = "tensorboard"  # the folder of event files
 
 
 class RunDirectory:
@@ -43,6 +47,9 @@ class RunDirectory:
     ``log.txt``            the log
     ``report.md``          the report
     ``attack.json``        what attacks left of the accuracy (`campfire attack`)
+    ``costs.json``         zeros, MACs, storage and memory references of every layer
+    ``kernels.json``       which kernels ran the layers of a compressed run, and how fast
+    ``tensorboard/``       the history as TensorBoard events, where ``--tensorboard`` asks for them
     =====================  =====================================================================
     """
 
@@ -50,6 +57,7 @@ class RunDirectory:
         self.path = path
         self.last, self.best = path / "last.pt", path / "best.pt"
         self.previous, self.damaged = path / "previous.pt", path / "damaged.pt"
+        self.board: Board | None = None  # sees the history, too
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -93,8 +101,9 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Delete the files of a run, and no others."""
-        for kept in self.path.glob("epoch-*.pt"):
-            kept.unlink()
+        for pattern in ("epoch-*.pt", f"{BOARD}/events.out.tfevents.*"):
+            for kept in self.path.glob(pattern):
+                kept.unlink()
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
             (self.path / f".{name}.tmp").unlink(missing_ok=True)
@@ -116,6 +125,8 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(records)
         self.write_text("summary.csv", table.getvalue())
+        if self.board is not None:
+            self.board.write(records)
 
     def write_status(self, state: str, exit_code: int | None, reason: str, epoch: int, step: int) -> None:
         """``status.json``: launchers hide exit codes, so the run itself says how it went."""

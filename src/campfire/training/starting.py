@@ -9,7 +9,7 @@ from rich.console import Console
 
 from campfire.config import Config, from_flags, from_tree, load
 from campfire.errors import UsageError
-from campfire.training import fallback
+from campfire.training import board, fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
 from campfire.training.outcome import Result
@@ -66,6 +66,8 @@ def train(
     if folder is not None and not (same or overwrite or resume == "auto"):
         folder.refuse_another_run()
     saved, origin = (None, None) if start is None else fallback.load(start)
+    if config.run.tensorboard:
+        board.require()
     parts = build(config)
     position = Position() if saved is None else restore(parts, saved, str(origin), allow_config_change)
     folder = folder or RunDirectory(fresh(parts.config.model.name or "", parts.config.data.source))
@@ -74,7 +76,8 @@ def train(
             folder.clear()
         elif origin == folder.previous:
             fallback.adopt(folder, position.epoch, position.step)
-        return Training(parts, position, folder, console).run()
+        with board.shown(folder, config.run.tensorboard):
+            return Training(parts, position, folder, console).run()
 
 
 def _locate(output: str | Path | None, resume: str | Path | None) -> tuple[RunDirectory | None, Path | None]:
