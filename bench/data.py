@@ -3,7 +3,8 @@
 The images are JPEGs of 500 x 375 pixels, made up, decoded and cropped at random to 224. All of it is read three ways: class
 folders, WebDataset shards, and, where `datasets` is installed, Arrow tables. The bare DataLoader is what a page of PyTorch's
 tutorial has: a Dataset that opens, crops and flips an image, the library's collation, and normalisation. Decoding alone is
-the same work in as many processes, without batches, queues or normalisation. Rounds are interleaved; medians.
+the same work in as many processes, without batches, queues or normalisation. Rounds are interleaved; medians. CPU time, of all
+processes together, tells the same where a machine is busy with other things.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import io
 import json
 import multiprocessing
 import random
+import resource
 import statistics
 import sys
 import tarfile
@@ -117,20 +119,33 @@ def decoding(data: ImageData, batch: int, workers: int) -> int:
         return sum(pool.map(_decode, jobs))
 
 
-def measure(
-    subjects: dict[str, tuple[Callable[..., int], ImageData]], batch: int, workers: int, rounds: int
-) -> dict[str, float]:
-    """Medians of images a second."""
+def cpu() -> float:
+    """Seconds that this process and those that ended under it have computed."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+Subjects = dict[str, tuple[Callable[..., int], ImageData]]
+
+
+def measure(subjects: Subjects, batch: int, workers: int, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Medians of images a second, and of milliseconds of CPU time an image."""
     rates: dict[str, list[float]] = {name: [] for name in subjects}
+    costs: dict[str, list[float]] = {name: [] for name in subjects}
     names = list(subjects)
     for _ in range(rounds):
         random.shuffle(names)
         for name in names:
             run, data = subjects[name]
-            began = time.perf_counter()
+            began, spent = time.perf_counter(), cpu()
             count = run(data, batch, workers)
             rates[name].append(count / (time.perf_counter() - began))
-    return {name: statistics.median(found) for name, found in rates.items()}
+            costs[name].append(1000 * (cpu() - spent) / count)
+    return _medians(rates), _medians(costs)
+
+
+def _medians(found: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main() -> int:
@@ -145,7 +160,7 @@ def main() -> int:
         folder = Path(name)
         write(folder, args.images)
         files = load(folder / "files")
-        subjects: dict[str, tuple[Callable[..., int], ImageData]] = {
+        subjects: Subjects = {
             "bare": (bare, files), "decoding": (decoding, files), "files": (ours, files), "shards": (ours, load(folder / "shards")),
         }  # fmt: skip
         if to_arrow(folder):
