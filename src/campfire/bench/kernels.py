@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire.bench.candidates import CANDIDATES
+from campfire.bench.cuda import copies, device_of, turns
 from campfire.bench.layers import Layer, layers_of
-from campfire.bench.timing import interleaved, machine, ratio
-from campfire.errors import UnknownName
+from campfire.bench.timing import machine, ratio
+from campfire.errors import UnknownName, UsageError
 from campfire.kernels import Prepared, serving
 from campfire.kernels.formats import to_format
+from campfire.mask import Mask
 from campfire.packed import Packed, pack
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PASSES = ("forward", "d_input", "d_values")
 Run = Callable[[], Any]
 
@@ -32,33 +34,44 @@ def bench_kernels(
     size: int = 224,
     seed: int = 0,
     dtype: str = "float32",
+    device: str = "cpu",
+    layers: Callable[[Layer], bool] = lambda layer: True,
 ) -> dict[str, Any]:
     """Milliseconds of every layer, pass and structure, and ratios: dense time over sparse time, round by round.
 
-    ``dtype``, float32 or bfloat16, is that of all tensors on both sides. Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
+    ``dtype``, float32, bfloat16 or float16, is that of all tensors on both sides. Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
     by pass. Sparse is all that a pass does from tensors to tensors in the kernel's own format, in which its neighbours
     stay. Where that is not NHWC, ``convert_ms`` is what it takes to bring the pass's inputs from NHWC and its result to
     NHWC, and ``ratio_converted`` charges the kernel with both. ``rho`` is the speed of the sparse kernel's own arithmetic
-    in units of the dense library's: ratio x density. Freed memory stays with the process, for all candidates, so that
+    in units of the dense library's: ratio x density. ``flops`` are those of a sparse pass, borders included, ``bytes`` the
+    least that it must read and write. Freed memory stays with the process, for all candidates, so that
     no candidate is charged for page faults. ``by_kind`` tells 1x1 layers from others; structures that thin the taps
     are timed where there are several.
 
+    ``device="cuda"``: passes are captured as CUDA graphs and timed by events, on inputs that take turns until the second
+    cache has forgotten each; the library searches for its best algorithm (cuDNN's benchmark mode), and float32 is TF32
+    on both sides. ``layers`` says which are timed.
+
     Raises:
         UnknownName: a structure that has no masks here, or another dtype.
+        UsageError: no GPU is there; or no layer is left.
     """
     keep_memory()
+    where = device_of(device)
     if dtype not in DTYPES:
         raise UnknownName("dtype to time", dtype, DTYPES)
     for name in structures:
         if name not in CANDIDATES:
             raise UnknownName("structure to time", name, CANDIDATES)
     rows = [
-        {"structure": name, "batch": batch, **_time(layer, name, sparsity, batch, rounds, seed, DTYPES[dtype])}
+        {"structure": name, "batch": batch, **_time(layer, name, sparsity, batch, rounds, seed, DTYPES[dtype], where)}
         for name in structures
         for batch in batches
         for layer in layers_of(model, size)
-        if CANDIDATES[name].fits(layer.shape)
+        if CANDIDATES[name].fits(layer.shape) and layers(layer)
     ]
+    if missing := set(structures) - {row["structure"] for row in rows}:
+        raise UsageError(f"no layer of {model} is left for {', '.join(sorted(missing))}: its units fit in none")
     by_structure = {name: {str(b): _summary(rows, name, b) for b in batches} for name in structures}
     first = by_structure[structures[0]][str(batches[0])]
     return {
@@ -70,7 +83,7 @@ def bench_kernels(
         "total": first["total"],
         "by_structure": by_structure,
         "layers": rows,
-        "machine": machine(),
+        "machine": machine(where),
     }
 
 
@@ -85,34 +98,57 @@ def keep_memory() -> None:
 
 
 def _time(
-    layer: Layer, structure: str, sparsity: float, batch: int, rounds: int, seed: int, dtype: torch.dtype
+    layer: Layer,
+    structure: str,
+    sparsity: float,
+    batch: int,
+    rounds: int,
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(layer.shape, generator=generator)
     candidate = CANDIDATES[structure]
     mask = candidate.mask(weight, sparsity)
-    weight = weight.to(dtype)
+    mask = Mask(mask.keep.to(device), {name: part.to(device) for name, part in mask.plan.items()})
+    weight = weight.to(device, dtype)
     packed = pack(weight, mask, candidate.layout)
-    x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator).to(dtype)
-    dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape), generator=generator).to(dtype)
+    generator = generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+    x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator, device=device).to(dtype)
+    y = layer.conv.output(tuple(x.shape), layer.shape)
+    dy = torch.randn(y, generator=generator, device=device).to(dtype)
     kernel = serving(packed, layer.conv, x.dtype, x.device)
     prepared = kernel.prepare(packed, layer.conv)
-    dense = [_dense(weight * mask.keep, x, dy, layer, form) for form in (torch.channels_last, torch.contiguous_format)]
-    ours = _sparse(packed, prepared, x, dy, kernel.format)
-    convert = {} if kernel.format == "nhwc" else _conversions(x, dy, kernel.format)
+    runs = [
+        _runs(weight * mask.keep, packed, prepared, *pair, layer, kernel.format)
+        for pair in [(x, dy)] + [(x.clone(), dy.clone()) for _ in range(copies(x.nbytes + dy.nbytes, device) - 1)]
+    ]
     found: dict[str, Any] = {
         "layer": str(layer),
         "kind": layer.kind,
         "count": layer.count,
         "density": 1 - mask.sparsity,
+        "flops": 2 * int(mask.keep.count_nonzero()) * y[0] * y[2] * y[3],
+        "bytes": x.nbytes + dy.nbytes + packed.parts["value"].nbytes,
         "kernel": kernel.name,
         "format": kernel.format,
     }
     for name in PASSES:
-        runs = {"nhwc": dense[0][name], "nchw": dense[1][name], "ours": ours[name], **convert.get(name, {})}
+        candidates = {which: [run[name][which] for run in runs] for which in runs[0][name]}
         with torch.no_grad():
-            found[name] = _figures(interleaved(runs, rounds), found["density"])
+            found[name] = _figures(turns(candidates, rounds, device), found["density"])
     return found
+
+
+def _runs(
+    weight: Tensor, packed: Packed, prepared: Prepared, x: Tensor, dy: Tensor, layer: Layer, form: str
+) -> dict[str, dict[str, Run]]:
+    """By pass, what is compared: dense in two formats, ours, and the conversions ours would need."""
+    nhwc, nchw = (_dense(weight, x, dy, layer, form) for form in (torch.channels_last, torch.contiguous_format))
+    ours = _sparse(packed, prepared, x, dy, form)
+    convert = {} if form == "nhwc" else _conversions(x, dy, form)
+    return {p: {"nhwc": nhwc[p], "nchw": nchw[p], "ours": ours[p], **convert.get(p, {})} for p in PASSES}
 
 
 def _figures(times: dict[str, list[float]], density: float) -> dict[str, Any]:

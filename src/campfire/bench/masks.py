@@ -2,40 +2,51 @@
 
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from campfire import models
+from campfire.bench.cuda import by_events, device_of, host_milliseconds
 from campfire.bench.timing import interleaved, machine, ratio
 from campfire.errors import LostOutputs
 from campfire.native import library
+from campfire.native.gpu import masks as gpu
 from campfire.pruner import Pruner
 from campfire.schedules import OneShot
+from campfire.selection import Part, keep_best_runs, unhurried
 from campfire.structures import Structure, named
 from campfire.structures.window import is_windowed
 
 UPDATES = ("ck", "fine", "window")
 
 
-def bench_masks(model: str = "resnet50", sparsity: float = 0.7, rounds: int = 9, seed: int = 0) -> dict[str, Any]:
+def bench_masks(
+    model: str = "resnet50", sparsity: float = 0.7, rounds: int = 9, seed: int = 0, device: str = "cpu"
+) -> dict[str, Any]:
     """Milliseconds of one mask update of every convolution, for CK, fine and window, and of one re-application.
 
     Each update starts from masks that are 0.01 less sparse, as in the middle of an era, and includes the score. The
     baseline is the usual code: ``topk(sorted=True)`` in each layer, and a scatter. Re-application (weights and SGD
     momentum) is compared with one in-place multiplication of the same tensors, that is with reading and writing them once.
+
+    ``device="cuda"``: times are those of the GPU, by events; ``ours_host_ms`` is what it takes the host to launch ours.
+
+    Raises:
+        UsageError: no GPU is there.
     """
     torch.manual_seed(seed)
-    net = models.create(model, num_classes=10)
+    where = device_of(device)
+    net = models.create(model, num_classes=10).to(where)
     weights = [m.weight.detach() for m in net.modules() if isinstance(m, nn.Conv2d)]
     result: dict[str, Any] = {"model": model, "sparsity": sparsity, "layers": len(weights), "rounds": rounds}
-    result["native"] = library("masks") is not None
+    result["native"] = gpu.serves(where) if where.type == "cuda" else library("masks") is not None
     for name in UPDATES:
         result[name] = _update(named(name), weights, sparsity, rounds)
     result["reapply"] = _reapply(net, sparsity, rounds)
-    return {**result, "machine": machine()}
+    return {**result, "machine": machine(where)}
 
 
 def _update(structure: Structure, weights: list[Tensor], sparsity: float, rounds: int) -> dict[str, float]:
@@ -45,16 +56,21 @@ def _update(structure: Structure, weights: list[Tensor], sparsity: float, rounds
         before = structure.project(w.abs(), structure.count(shape, sparsity - 0.01), plan, torch.ones_like(w).bool())
         state.append((w, structure.count(shape, sparsity), plan, before))
 
+    together = [Part(w, alive, count, structure.run(tuple(w.shape))) for w, count, _, alive in state]
+    at_once = all(part.grain for part in together) and gpu.serves(weights[0].device)
+
     def ours() -> None:
-        for w, count, plan, alive in state:
-            structure.project(w.abs(), count, plan, alive)
+        with unhurried():
+            if at_once and keep_best_runs(together) is not None:
+                return
+            for w, count, plan, alive in state:
+                structure.project(w.abs(), count, plan, alive)
 
     def topk() -> None:
         for w, count, _, alive in state:
             _by_topk(structure, w, count, alive)
 
-    times = interleaved({"ours": ours, "topk": topk}, rounds)
-    return {**_medians(times), "ratio": ratio(times, "ours", "topk")}
+    return _compared({"ours": ours, "topk": topk}, rounds, weights[0].device)
 
 
 def _by_topk(structure: Structure, weight: Tensor, count: int, alive: Tensor) -> Tensor:
@@ -87,9 +103,14 @@ def _reapply(net: nn.Module, sparsity: float, rounds: int) -> dict[str, float]:
             t.mul_(1.0)
 
     candidates: dict[str, Callable[[], object]] = {"ours": lambda: pruner.reapply(optimizer), "touch": touch}
-    times = interleaved(candidates, 3 * rounds)
-    return {**_medians(times), "ratio": ratio(times, "ours", "touch")}
+    return _compared(candidates, 3 * rounds, tensors[0].device)
 
 
-def _medians(times: dict[str, list[float]]) -> dict[str, float]:
-    return {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+def _compared(candidates: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median milliseconds of both, and the first over the second."""
+    first, second = candidates
+    times = (by_events if device.type == "cuda" else interleaved)(candidates, rounds)
+    found = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+    if (host := host_milliseconds(candidates[first], device, rounds)) is not None:
+        found[f"{first}_host_ms"] = host
+    return {**found, "ratio": ratio(times, first, second)}

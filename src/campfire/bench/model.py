@@ -3,7 +3,6 @@
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from campfire import models
+from campfire.bench.cuda import device_of, turns
 from campfire.bench.kernels import keep_memory
 from campfire.bench.memory import peak_memory
 from campfire.bench.nets import Compiled, Inference, Pair, Step, compressed, dense_net, of_run
-from campfire.bench.timing import interleaved, machine, ratio
+from campfire.bench.timing import machine, ratio
 from campfire.compress import tune_
 from campfire.nn.base import SparseLayer
 
@@ -39,6 +39,7 @@ def bench_model(
     seed: int = 0,
     best: bool = False,
     memory: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Milliseconds of inference and of a training step (forward, backward, SGD with momentum), dense and compressed.
 
@@ -55,12 +56,16 @@ def bench_model(
     ``memory_ratio`` is weights, gradients and optimizer state of the pruned layers (of a run: weights), after over
     before; ``peak_memory_mb`` see `campfire.bench.memory.peak_memory` (not of a run).
 
+    ``device="cuda"``: whole passes and whole training steps are captured as CUDA graphs, on both sides, and timed by
+    events; float32 is TF32.
+
     Raises:
-        UsageError: the structure fits none of the layers.
+        UsageError: the structure fits none of the layers; or no GPU is there.
     """
     keep_memory()
+    where = device_of(device)
     run = model not in models.names() and Path(model).exists()
-    pair = of_run(model) if run else _pair(model, structure, sparsity, size, seed)
+    pair = of_run(model).to(where) if run else _pair(model, structure, sparsity, size, seed, where)
     dense, sparse = pair.dense, pair.sparse.net
     found: dict[str, Any] = {
         "model": model,
@@ -83,13 +88,15 @@ def bench_model(
         "both_bf16_ratio": {
             k: x["both_bf16_ratio"] for k, x in (("inference", first), ("train_step", found["train_step"]))
         },
-        "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size) if memory and not run else None,
-        "machine": machine(),
+        "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size, where)
+        if memory and not run
+        else None,
+        "machine": machine(where),
     }
 
 
-def _pair(model: str, structure: str, sparsity: float, size: int, seed: int) -> Pair:
-    dense = dense_net(model, seed)
+def _pair(model: str, structure: str, sparsity: float, size: int, seed: int, device: torch.device) -> Pair:
+    dense = dense_net(model, seed, device)
     return Pair(structure, sparsity, dense, compressed(dense, structure, sparsity), size)
 
 
@@ -103,33 +110,34 @@ def _inference(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int, best
     }
     if best:
         runs |= {"best": Compiled(dense, x), "best_bf16": Compiled(dense, x, torch.bfloat16)}
-    return {**_figures(runs, rounds), "kernels": _kernels(sparse), "fusion_error": _error(sparse, runs["sparse"], x)}
+    return {
+        **_figures(runs, rounds, x.device),
+        "kernels": _kernels(sparse),
+        "fusion_error": _error(sparse, runs["sparse"], x),
+    }
 
 
 def _train_step(dense: nn.Module, sparse: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
     _tune(sparse, x, training=True)
     with torch.no_grad():
         labels = dense.eval()(x).argmax(1)
-    steps = {"dense": Step(dense, x, labels), "sparse": Step(sparse, x, labels)}
-
-    def bf16(step: Step) -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            step()
-
-    runs = {**steps, **{f"{name}_bf16": partial(bf16, step) for name, step in steps.items()}}
-    return {**_figures(runs, rounds), "kernels": _kernels(sparse)}
+    both, dtypes = {"dense": dense, "sparse": sparse}, {"": None, "_bf16": torch.bfloat16}
+    runs = {
+        f"{name}{kind}": Step(net, x, labels, dtype) for kind, dtype in dtypes.items() for name, net in both.items()
+    }
+    return {**_figures(runs, rounds, x.device), "kernels": _kernels(sparse)}
 
 
 def _tune(net: nn.Module, x: Tensor, training: bool) -> None:
     """Choose its kernels in both dtypes."""
     tune_(net, x, training)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16):
         tune_(net, x, training)
 
 
-def _figures(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def _figures(runs: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, float]:
     """Median milliseconds of each, and the ratios between those that were run."""
-    times = interleaved(runs, rounds)
+    times = turns({name: [run] for name, run in runs.items()}, rounds, device)
     ratios = {name: ratio(times, *pair) for name, pair in RATIOS.items() if times.keys() >= set(pair)}
     return {**{f"{name}_ms": statistics.median(values) for name, values in times.items()}, **ratios}
 

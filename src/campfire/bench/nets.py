@@ -15,7 +15,6 @@ from campfire.errors import LostOutputs, UsageError
 from campfire.fusion import fuse
 from campfire.pruner import Pruner
 from campfire.schedules import OneShot
-from campfire.training import load_run
 
 RATE = 1e-3
 
@@ -30,10 +29,10 @@ class Compressed:
     sparsity: float
 
 
-def dense_net(model: str, seed: int = 0) -> nn.Module:
+def dense_net(model: str, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
     """A model by name, with random weights, in channels_last."""
     torch.manual_seed(seed)
-    return models.create(model, num_classes=1000).to(memory_format=torch.channels_last)  # pyright: ignore
+    return models.create(model, num_classes=1000).to(device, memory_format=torch.channels_last)  # pyright: ignore
 
 
 def compressed(dense: nn.Module, structure: str, sparsity: float) -> Compressed:
@@ -72,8 +71,14 @@ class Pair:
     channels: int = 3
 
     def images(self, batch: int) -> Tensor:
-        """Random images of its kind."""
-        return images(batch, self.size, self.channels)
+        """Random images of its kind, where the networks are."""
+        return images(batch, self.size, self.channels).to(next(self.dense.parameters()).device)
+
+    def to(self, device: torch.device) -> "Pair":
+        """The same, its networks on a device."""
+        self.dense.to(device)
+        self.sparse.net.to(device)
+        return self
 
 
 def of_run(path: str | Path) -> Pair:
@@ -83,6 +88,8 @@ def of_run(path: str | Path) -> Pair:
         UsageError: it was not pruned, or its masks still change.
         CheckpointError: it is damaged.
     """
+    from campfire.training import load_run  # with all that configurations need
+
     dense, sparse = load_run(path), load_run(path)
     if sparse.pruner is None:
         raise UsageError(f"{path} is a dense run; give one whose layers were pruned")
@@ -100,16 +107,18 @@ def images(batch: int, size: int, channels: int = 3) -> Tensor:
 
 
 class Step:
-    """A training step of one network: forward, backward, SGD with momentum."""
+    """A training step of one network: forward, backward, SGD with momentum; with a ``dtype`` under autocast."""
 
-    def __init__(self, net: nn.Module, x: Tensor, labels: Tensor):
-        self.net, self.x, self.labels = net, x, labels
+    def __init__(self, net: nn.Module, x: Tensor, labels: Tensor, dtype: torch.dtype | None = None):
+        self.net, self.x, self.labels, self.dtype = net, x, labels, dtype
         self.optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9)
 
     def __call__(self) -> None:
         self.net.train()
         self.optimizer.zero_grad()
-        cross_entropy(self.net(self.x).float(), self.labels).backward()
+        with torch.autocast(self.x.device.type, self.dtype, enabled=self.dtype is not None, cache_enabled=False):
+            loss = cross_entropy(self.net(self.x).float(), self.labels)
+        loss.backward()
         self.optimizer.step()
 
 

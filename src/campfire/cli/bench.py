@@ -25,7 +25,9 @@ def parser() -> Parser:
         metavar="A,B",
         help="masks to time: hrbp, hrbp++, hrbp-32x4, block-16x4, ck, window, fine, ...",
     )
-    kernels.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(default: float32)")
+    kernels.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="(default: float32)"
+    )
     whole = what.add_parser("model", help="inference and training steps of a compressed model, against dense ones")
     whole.set_defaults(run=_model)
     whole.add_argument("--structure", default="tiles", metavar="NAME", help="of every layer it fits (default: tiles)")
@@ -36,7 +38,8 @@ def parser() -> Parser:
     for one in (kernels, whole):
         one.add_argument("--batches", default="16,1", metavar="N,M", help="images (default: 16,1)")
         one.add_argument("--size", type=int, default=224, metavar="N", help="height and width of the images")
-        one.add_argument("--device", choices=["cpu"], default="cpu", help="(default: cpu)")
+    for one in (masks, kernels, whole):
+        one.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: an NVIDIA GPU (default: cpu)")
     for one in (masks, kernels, whole, sizes):
         what = "a name, or a run whose network is timed as it is" if one is whole else "a name"
         one.add_argument("--model", default="resnet50", metavar="NAME", help=f"{what} (default: resnet50)")
@@ -65,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 def _masks(args: Namespace) -> tuple[dict[str, Any], str]:
     from campfire.bench.masks import bench_masks
 
-    found = bench_masks(args.model, args.sparsity, args.rounds)
+    found = bench_masks(args.model, args.sparsity, args.rounds, device=args.device)
     return found, _of_masks(found)
 
 
@@ -74,7 +77,7 @@ def _kernels(args: Namespace) -> tuple[dict[str, Any], str]:
 
     structures = args.structures.split(",")
     sizes = (args.model, _batches(args), args.rounds, args.size)
-    found = bench_kernels(structures, args.sparsity, *sizes, dtype=args.dtype)
+    found = bench_kernels(structures, args.sparsity, *sizes, dtype=args.dtype, device=args.device)
     return found, _of_kernels(found)
 
 
@@ -82,7 +85,7 @@ def _model(args: Namespace) -> tuple[dict[str, Any], str]:
     from campfire.bench.model import bench_model
 
     sizes = (args.sparsity, _batches(args), args.rounds, args.size)
-    found = bench_model(args.model, args.structure, *sizes, best=args.best)
+    found = bench_model(args.model, args.structure, *sizes, best=args.best, device=args.device)
     return found, _of_model(found)
 
 
@@ -157,4 +160,6 @@ def _of_masks(found: dict[str, Any]) -> str:
 
 
 def _machine(found: dict[str, Any]) -> str:
+    if "gpu" in found:
+        return f"{found['gpu']}, CUDA {found['cuda']}, torch {found['torch']}, Triton {found['triton']}"
     return f"{found['cpu']}, {found['isa']}, {found['threads']} threads, torch {found['torch']}"

@@ -76,6 +76,9 @@ class Combined(Structure):
             return _CK.any_mask(shape)
         return shape[0] * shape[1] == 1 or (not self.literal and shape[2] * shape[3] == 2)
 
+    def run(self, shape: Shape) -> int:
+        return 0 if is_windowed(shape) else _CK.run(shape)
+
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         shape = tuple(score.shape)
         if not is_windowed(shape):

@@ -106,6 +106,9 @@ class Window(Structure):
     def any_mask(self, shape: Shape) -> bool:
         return not is_windowed(shape) and _CK.any_mask(shape)
 
+    def run(self, shape: Shape) -> int:
+        return 0 if is_windowed(shape) else _CK.run(shape)
+
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         if not is_windowed(tuple(score.shape)):
             return _CK.project(score, count, plan, alive)

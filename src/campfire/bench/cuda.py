@@ -1,0 +1,113 @@
+"""Timing on a GPU: CUDA events, the host out of the way, and inputs that the second cache has forgotten."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from campfire.bench.timing import interleaved
+from campfire.errors import UsageError
+
+Run = Callable[[], Any]
+AHEAD = 2_000_000  # clock cycles that the GPU sleeps, so that the host has launched what comes before it starts
+MOST = 8  # copies of an input
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a benchmark, cpu or cuda; on cuda the library searches for its best algorithms.
+
+    Raises:
+        UsageError: no GPU is there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise UsageError(
+            f"--device cuda wants an NVIDIA GPU, and torch {torch.__version__} ({built}) sees none here; without one, "
+            "time the CPU: --device cpu"
+        )
+    if name == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return torch.device(name)
+
+
+def copies(size: int, device: torch.device) -> int:
+    """How many inputs of ``size`` bytes take turns, so that none is in the second cache when its turn comes; on a CPU 1."""
+    if device.type != "cuda":
+        return 1
+    cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or 64 << 20
+    return max(2, min(MOST, 1 + -(-2 * cache // max(size, 1))))
+
+
+def turns(candidates: Mapping[str, Sequence[Run]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of one run of every candidate in every round, see `interleaved`; its runs differ in their inputs alone.
+
+    On a GPU a candidate is captured as one CUDA graph, and timed by events.
+    """
+    if device.type != "cuda":
+        times = interleaved({name: _one_by_one(runs) for name, runs in candidates.items()}, rounds)
+    else:
+        times = by_events({name: graphed(_one_by_one(runs)) for name, runs in candidates.items()}, rounds)
+    return {name: [x / len(candidates[name]) for x in values] for name, values in times.items()}
+
+
+def _one_by_one(runs: Sequence[Run]) -> Run:
+    return runs[0] if len(runs) == 1 else lambda: [run() for run in runs]
+
+
+def by_events(candidates: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """`interleaved` on the GPU's clock: what runs there, without the time the host takes to launch it."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for run in candidates.values():
+        run()
+    orders = random.Random(0)
+    for _ in range(rounds):
+        for name in orders.sample(list(candidates), len(candidates)):
+            times[name].append(milliseconds(candidates[name]))
+    return times
+
+
+def milliseconds(run: Run) -> float:
+    """Of one run on the current stream."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(AHEAD)
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def host_milliseconds(run: Run, device: torch.device, rounds: int) -> float | None:
+    """What it takes the host to launch a run, median; it must not wait for the device. None on a CPU."""
+    if device.type != "cuda":
+        return None
+    found = []
+    for _ in range(rounds):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        run()
+        found.append(1e3 * (time.perf_counter() - start))
+    torch.cuda.synchronize()
+    return statistics.median(found)
+
+
+def graphed(run: Run, warm: int = 3) -> Run:
+    """What replays a run as one CUDA graph. Its tensors live as long as the function."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(warm):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = run()
+
+    def replay() -> Any:
+        graph.replay()
+        return kept
+
+    return replay
