@@ -118,3 +118,4 @@ def test_ray_stops_with_checkpoints(cluster: Any, tmp_path: Path) -> None:
     begun = (folder / "run" / "last.pt").exists
     found = sweep(grid, folder, engine="ray", options={"address": cluster.address}, stopping=begun)
     assert [(r.state, attempts(r)) for r in found] == [("pending", 1)]
+    assert json.loads((folder / "run" / "last.pt").read_text())["epoch"] < 600

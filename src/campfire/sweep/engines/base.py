@@ -1,5 +1,7 @@
 """What an engine is, and the one command that all of them start."""
 
+import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +23,7 @@ class Handle(Protocol):
 
 
 class Engine(Protocol):
-    """Starts trials.
-
-    ``shared`` says whether a trial outlives the sweep that started it, so that another sweep can follow it.
-    """
+    """Starts trials."""
 
     jobs: ClassVar[int | None]  # trials at once unless told otherwise; None: as many as there are
 
@@ -51,11 +50,11 @@ def run(folder: str) -> int:
 
     Interrupted by anything, it first waits for the trial, which is asked to stop after a checkpoint.
     """
-    import os
-
     process = subprocess.Popen(command(folder, os.getpid()), start_new_session=True)
     try:
-        return process.wait()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.5)  # Ray interrupts between two instructions, not in a system call
     except BaseException:
         process.terminate()
         process.wait()
