@@ -50,9 +50,11 @@ def test_masks_that_are_none(state: dict[str, torch.Tensor], says: str) -> None:
         unmasked(state)
 
 
-def test_names_under_ddp_and_wrapped_state_dicts(tmp_path: pathlib.Path) -> None:
-    state = {f"module.{name}": x for name, x in net().state_dict().items()}
-    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "x.pth")
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
+def test_names_under_ddp_and_wrapped_state_dicts(prefix: str, wrapper: str, tmp_path: pathlib.Path) -> None:
+    state = {f"{prefix}{name}": x for name, x in net().state_dict().items()}
+    torch.save({"epoch": 3, "optimizer": {}, wrapper: state}, tmp_path / "x.pth")
     assert unmasked(weights(tmp_path / "x.pth"))[0].keys() == net().state_dict().keys()
 
 
@@ -73,9 +75,15 @@ def test_nothing_is_run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     torch.save({"w": Evil()}, "evil.pt")
     pathlib.Path("evil.pkl").write_bytes(pickle.dumps(Evil()))
-    for name in ("evil.pt", "evil.pkl"):
-        with pytest.raises(CheckpointError, match=f"cannot read {name}"):
+    pathlib.Path("text.pt").write_text("import torch")
+    for name, says in (
+        ("evil.pt", "holds an object of getattr"),
+        ("evil.pkl", "."),
+        ("text.pt", "no pickle of tensors"),
+    ):
+        with pytest.raises(CheckpointError, match=f"cannot read {name}: .*{says}") as caught:
             read_any(pathlib.Path(name))
+        assert "weights_only" not in str(caught.value)
     assert not pathlib.Path("was-run").exists()
 
 

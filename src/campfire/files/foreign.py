@@ -1,5 +1,6 @@
 """Checkpoints of other programs, and our own dense ones: state dicts, with the masks that they hold."""
 
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,8 @@ from campfire.files.about import KEY
 from campfire.files.loading import from_bytes
 from campfire.mask import Mask, view4
 
-WRAPPERS = ("ema", "model", "state_dict")
-DDP = "module."
+WRAPPERS = ("ema", "model_ema", "state_dict_ema", "model", "model_state_dict", "state_dict", "net")
+PREFIXES = ("module.", "_orig_mod.")  # of DDP, and of torch.compile
 
 
 def read_any(path: Path) -> Any:
@@ -44,7 +45,8 @@ def read_any(path: Path) -> Any:
                 f"cannot read {path}: it holds an object of {found[1]}, which only its program can make, and no file is run "
                 "here; save the weights alone there: torch.save(model.state_dict(), FILE)"
             ) from None
-        line = str(error).strip().partition("\n")[0]
+        pickled = isinstance(error, pickle.UnpicklingError)  # torch then advises to run the file
+        line = "no pickle of tensors" if pickled else str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"cannot read {path}: truncated, or no checkpoint ({type(error).__name__}: {line})"
         ) from None
@@ -87,7 +89,7 @@ def _is_safetensors(path: Path) -> bool:
 def unmasked(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Mask]]:
     """A state dict without the doubles of `torch.nn.utils.prune` (NAME_orig and NAME_mask), and the masks by NAME.
 
-    What all names begin with under DDP goes, too.
+    What all names begin with under DDP or `torch.compile` goes, too.
 
     Raises:
         CheckpointError: a mask without a weight, of another shape, or with other numbers than 0 and 1.
@@ -96,8 +98,8 @@ def unmasked(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     >>> state, masks["fc.weight"].sparsity
     ({'fc.weight': tensor([[1., 0.]])}, 0.5)
     """
-    if state and all(name.startswith(DDP) for name in state):
-        state = {name.removeprefix(DDP): tensor for name, tensor in state.items()}
+    while state and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None)):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     found, masks = {}, {}
     for name, tensor in state.items():
         stem, _, kind = name.rpartition("_")
