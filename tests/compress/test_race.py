@@ -50,7 +50,7 @@ def test_plans_take_turns_and_leave_no_trace(monkeypatch: pytest.MonkeyPatch, tr
     monkeypatch.setattr(
         racing,
         "interleaved",
-        lambda runs, rounds: {n: [run() or turns.append(n) or 2.0 + len(n)] for n, run in runs.items()},
+        lambda runs, rounds, clock: {n: [run() or turns.append(n) or 2.0 + len(n)] for n, run in runs.items()},
     )
     model.ran.clear()
     assert race(model, images(), training, {"a": plan, "dense": dense}) == {"a": 10 / 3, "dense": 10 / 7}
@@ -68,7 +68,9 @@ def test_entrances_change_with_the_plan(monkeypatch: pytest.MonkeyPatch) -> None
     model = Net()
     dense = tune_(model, images(), by="off")
     entering = dataclasses.replace(dense, entrances={"body": "nhwc"})
-    monkeypatch.setattr(racing, "interleaved", lambda runs, rounds: {n: [run() or 1.0] for n, run in runs.items()})
+    monkeypatch.setattr(
+        racing, "interleaved", lambda runs, rounds, clock: {n: [run() or 1.0] for n, run in runs.items()}
+    )
     model.ran.clear()
     race(model, images(), True, {"dense": dense, "in": entering})
     assert [ran[-1] for ran in model.ran] == [{}, {}, {}, {"body": "nhwc"}]

@@ -94,7 +94,7 @@ def _failing(*args: object, **kwargs: object) -> None:
 def test_a_layer_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = []
 
-    def count(runs: dict[str, stopwatch.Run]) -> timings.Entry:
+    def count(runs: dict[str, stopwatch.Run], _: object) -> timings.Entry:
         for run in runs.values():
             run()
         clock.append(sorted(runs))
@@ -159,7 +159,7 @@ def test_rounds_that_lie_apart_are_repeated(monkeypatch: pytest.MonkeyPatch) -> 
         waiting = iter([[1.0, 1.0], *turns])
         asked.clear()
 
-        def interleaved(runs: dict[str, stopwatch.Run], rounds: int) -> dict[str, list[float]]:
+        def interleaved(runs: dict[str, stopwatch.Run], rounds: int, clock: object) -> dict[str, list[float]]:
             asked.append(rounds)
             times = next(waiting)
             return {"dense": [8.0] * len(times), "near": times}

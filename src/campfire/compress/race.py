@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from campfire.compress.originals import Originals
 from campfire.compress.plan import Plan
 from campfire.compress.recording import Example, buffers_kept, generators_kept, modes_kept
+from campfire.kernels import clocks
 from campfire.kernels.interleaving import interleaved, ratio
 from campfire.nn.base import SparseLayer
 from campfire.nn.entrances import Entrance
@@ -49,7 +50,10 @@ def race(model: nn.Module, x: Example, training: bool, plans: Mapping[str, Plan]
             dense()
         except (RuntimeError, TypeError, ValueError):
             return None
-        times = interleaved({ORIGINAL: dense, **{name: run(name) for name in plans}}, ROUNDS)
+        clock = clocks.of_models(
+            next(layer.value.device for layer in model.modules() if isinstance(layer, SparseLayer))
+        )
+        times = interleaved({ORIGINAL: dense, **{name: run(name) for name in plans}}, ROUNDS, clock)
     return {name: ratio(times, ORIGINAL, name) for name in plans}
 
 

@@ -13,13 +13,14 @@ from campfire.compress.recording import Example, Visit, record
 from campfire.errors import UnknownName, UsageError
 from campfire.kernels import KERNELS, cost, stopwatch
 from campfire.kernels.choice import PASSES, Choice
-from campfire.kernels.dispatch import MODES, SWITCH, Converting, Option, cheapest, mode, refusals
+from campfire.kernels.dispatch import MODES, SWITCH, UNTIMED, Converting, Option, cheapest, mode, refusals
 from campfire.kernels.formats import FORMATS
 from campfire.kernels.times import Case, Clock, Times
 from campfire.nn import SparseConv2d, library_layers_
 from campfire.nn.base import SparseLayer
 from campfire.nn.formats import keeps_formats
 
+TOO_LITTLE = "the GPU has too little memory to time it"
 CLOCKS: dict[str, tuple[Clock, Converting]] = {
     "measure": (stopwatch.measure, stopwatch.converting),
     "model": (cost.estimate, cost.converting),
@@ -109,13 +110,12 @@ class Node:
         refused = refusals(case.packed, case.conv, case.dtype, case.device)
         if by == "off":
             refused = {name: reasons or ["everything is to run dense"] for name, reasons in refused.items()}
-        served = ["reference", *(name for name, reasons in refused.items() if not reasons)]
         passes = PASSES if training else PASSES[:1]
-        predicted, measured = cost.estimate(case, served), None
-        clock, converting = CLOCKS["model" if by == "off" else by]
-        if by == "measure":
-            measured = clock(case, served, passes)
-        times = _together(predicted, measured)
+        measured, refused = _timed(case, refused, by, passes)
+        converting = CLOCKS["model" if by == "off" else by][1]
+        served = ["reference", *(name for name, reasons in refused.items() if not reasons)]
+        predicted = cost.estimate(case, served)
+        times = _together(predicted, measured, case.device.type == "cuda")
         formats = FORMATS if isinstance(layer, SparseConv2d) and _lanes(served) else FORMATS[:1]
         options = {name: cheapest(case, times, name, converting, passes) for name in formats}
         dense = sum(times.of("reference", name) for name in passes)
@@ -139,11 +139,28 @@ def _lanes(kernels: list[str]) -> bool:
     return any(KERNELS[kernel].format != FORMATS[0] for kernel in kernels)
 
 
-def _together(predicted: Times, measured: Times | None) -> Times:
-    """What was timed, and the model's word on passes that were not."""
+def _timed(
+    case: Case, refused: dict[str, list[str]], by: str, passes: Sequence[str]
+) -> tuple[Times | None, dict[str, list[str]]]:
+    """What the clock says, where it is asked; and who is refused, also for want of it."""
+    clock, reason = CLOCKS[by if by in CLOCKS else "model"][0], UNTIMED if case.device.type == "cuda" else ""
+    if by == "measure":
+        try:
+            return clock(case, ["reference", *(name for name, why in refused.items() if not why)], passes), refused
+        except torch.OutOfMemoryError:
+            reason = TOO_LITTLE
+    return None, {name: why or [reason] * bool(reason) for name, why in refused.items()}
+
+
+def _together(predicted: Times, measured: Times | None, only_measured: bool) -> Times:
+    """What was timed, and the model's word on passes that were not: all of it, or that on the dense library."""
     if measured is None:
         return predicted
-    return Times({**predicted.dense, **measured.dense}, {**predicted.ratios, **measured.ratios})
+    ratios = {
+        name: {kernel: ratio for kernel, ratio in found.items() if kernel == "reference" or not only_measured}
+        for name, found in predicted.ratios.items()
+    }
+    return Times({**predicted.dense, **measured.dense}, {**ratios, **measured.ratios})
 
 
 def _plans(nodes: list[Node], by: str, training: bool) -> dict[str, Plan]:

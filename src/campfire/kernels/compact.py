@@ -54,22 +54,24 @@ class CompactPasses(Prepared):
         row, channel, tap = position // (channels * taps), position // taps % channels, position % taps
         self.places = torch.empty_like(position)
         before = 0
-        self.dead = torch.ones(outputs, dtype=torch.bool, device=position.device)
+        dead = torch.ones(outputs, dtype=torch.bool, device=position.device)
         for group, size in zip(self.groups, self.sizes, strict=True):
             mine = torch.isin(row, group.rows)
             r, c = torch.searchsorted(group.rows, row[mine]), torch.searchsorted(group.channels, channel[mine])
             self.places[mine] = before + (r * len(group.channels) + c) * taps + tap[mine]
-            self.dead[group.rows] = False
+            dead[group.rows] = False
             before += size
-        self._alone = len(self.groups) == 1 and not bool(self.dead.any())
+        self.dead = dead.nonzero()[:, 0]  # numbers, not a mask: to count a mask, a GPU is waited for
+        self._alone = len(self.groups) == 1 and not len(self.dead)
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
     ) -> Tensor:
         x, c = to_format(x, "nhwc"), self.conv
         y = None if self._alone else empty(c.output(tuple(x.shape), self.shape), x, "nhwc")
-        if y is not None and bool(self.dead.any()):
-            y[:, self.dead] = 0 if bias is None else bias[self.dead].to(y.dtype)[:, None, None]
+        if y is not None and len(self.dead):
+            rest = y.new_zeros(len(self.dead)) if bias is None else bias[self.dead].to(y.dtype)
+            y.index_copy_(1, self.dead, rest.view(1, -1, 1, 1).expand(len(y), -1, *y.shape[2:]))
         for group, weight in zip(self.groups, self._weights(value), strict=True):
             ours = None if bias is None else bias[group.rows]
             part = torch.nn.functional.conv2d(_take(x, group.channels), weight, ours, c.stride, c.padding, c.dilation)

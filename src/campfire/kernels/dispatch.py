@@ -13,6 +13,7 @@ from campfire.kernels.cost import estimate
 from campfire.kernels.times import Case, Size, Times
 from campfire.packed import Packed
 
+UNTIMED = "on a GPU no kernel is taken that was not timed"
 SWITCH = 1.10  # how many times faster than the dense library a kernel must be to take its place
 NOMINAL = (16, 14, 14)  # images, height, width: where nobody has said on what a layer will run
 MODES = ("measure", "model", "off")
@@ -39,8 +40,11 @@ def refusals(packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.devic
 
 
 def untimed(packed: Packed, conv: Conv, dtype: torch.dtype) -> Choice:
-    """The choice of the cost model for a layer whose input nobody knows, and whose neighbours are in NHWC."""
-    if mode() == "off":
+    """The choice of the cost model for a layer whose input nobody knows, and whose neighbours are in NHWC.
+
+    On a GPU the dense library: what kernels gain there is not known before they are timed.
+    """
+    if mode() == "off" or packed.parts["value"].device.type == "cuda":
         return Choice()
     case = Case(packed, conv, (NOMINAL[0], packed.shape[1] * conv.groups, *NOMINAL[1:]), dtype)
     served = [name for name, reasons in refusals(packed, conv, dtype, case.device).items() if not reasons]

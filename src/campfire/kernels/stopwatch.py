@@ -1,19 +1,21 @@
 """One-shot timing of a layer: every kernel and the dense library take turns on random tensors, pass by pass."""
 
+import contextlib
 import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from campfire.kernels import timings
+from campfire.kernels import clocks, timings
 from campfire.kernels.base import KERNELS, Prepared
 from campfire.kernels.choice import PASSES
 from campfire.kernels.formats import to_format
+from campfire.kernels.gpu import toolchain
 from campfire.kernels.interleaving import interleaved, ratio
 from campfire.kernels.reference import Dense
 from campfire.kernels.times import Case, Size, Times
@@ -33,7 +35,8 @@ def measure(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES) 
     missing = [name for name in passes if not _has(timings.find(f"{key} {name}"), kernels)]
     if missing:
         runs = _runs(case, kernels)
-        new = {f"{key} {name}": timed({k: r[name] for k, r in runs.items()}) for name in missing}
+        clock = clocks.of_kernels(case.device)
+        new = {f"{key} {name}": timed({k: r[name] for k, r in runs.items()}, clock) for name in missing}
         timings.keep(new)
     for name in passes:
         entry = timings.find(f"{key} {name}")
@@ -65,11 +68,18 @@ def key_of(case: Case) -> str:
     return " ".join(
         [
             *(_sizes(packed.shape), f"{conv.stride}/{conv.padding}/{conv.dilation}/{conv.groups}", _sizes(case.size)),
-            *(packed.layout, "" if tile is None else _sizes(read_tile(tile)), str(case.dtype), case.device.type),
+            *(packed.layout, "" if tile is None else _sizes(read_tile(tile)), str(case.dtype), _device(case.device)),
             *(f"{name}:{round(20 * share) * 5}" for name, share in {"kernels": _living(packed), **shares}.items()),
             setting(),
         ]
     )
+
+
+def _device(device: torch.device) -> str:
+    """Its kind; of a GPU also its name, and what its kernels are made with."""
+    if device.type != "cuda":
+        return device.type
+    return f"{torch.cuda.get_device_name(device)} CUDA {torch.version.cuda} {toolchain.version()}"
 
 
 def _living(packed: Packed) -> float:
@@ -108,21 +118,33 @@ def _sizes(sizes: Sequence[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def timed(runs: dict[str, Run]) -> timings.Entry:
+def timed(runs: dict[str, Run], clock: clocks.Clock = clocks.wall) -> timings.Entry:
     """Median milliseconds of ``dense``, and the median over rounds of its time over that of each other run.
 
     Where the rounds lie far apart there are as many again, twice at most.
     """
-    with torch.no_grad(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-        first = interleaved(runs, WARM)
+    plain = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with torch.no_grad(), plain[0], plain[1], _searching():
+        first = interleaved(runs, WARM, clock)
         rounds = MANY if sum(times[-1] for times in first.values()) < SHORT else FEW
-        times = interleaved(runs, rounds)
+        times = interleaved(runs, rounds, clock)
         for _ in range(2):
             if _spread(times) > timings.WIDE:
-                times = {name: times[name] + more for name, more in interleaved(runs, rounds).items()}
+                times = {name: times[name] + more for name, more in interleaved(runs, rounds, clock).items()}
     ordered, others = sorted(times["dense"]), [name for name in runs if name != "dense"]
     ratios = {name: ratio(times, "dense", name) for name in others}
     return {"dense": ordered[len(ordered) // 2], "ratios": ratios, "spread": _spread(times), "when": time.time()}
+
+
+@contextlib.contextmanager
+def _searching() -> Iterator[None]:
+    """Meanwhile cuDNN looks for its fastest algorithms: those are to be beaten."""
+    cudnn = torch.backends.cudnn
+    before, cudnn.benchmark = cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def _spread(times: Mapping[str, Sequence[float]]) -> float:
@@ -137,8 +159,8 @@ def _spread(times: Mapping[str, Sequence[float]]) -> float:
 
 def _runs(case: Case, kernels: Sequence[str]) -> dict[str, dict[str, Run]]:
     """The three passes of the dense library and of each kernel, on tensors in the format each of them takes."""
-    generator = torch.Generator().manual_seed(0)
-    x, dy = (torch.randn(size, generator=generator).to(case.device, case.dtype) for size in (case.size, case.output))
+    generator, device = torch.Generator(case.device).manual_seed(0), case.device
+    x, dy = (torch.randn(size, generator=generator, device=device).to(case.dtype) for size in (case.size, case.output))
     value = case.packed.parts["value"].to(case.dtype)
     library = _Library(case, value)
     found = {"dense": _passes(library, to_format(x, "nhwc"), to_format(dy, "nhwc"), value)}
@@ -150,14 +172,11 @@ def _runs(case: Case, kernels: Sequence[str]) -> dict[str, dict[str, Run]]:
 
 
 def _passes(prepared: Prepared, x: Tensor, dy: Tensor, value: Tensor) -> dict[str, Run]:
-    def waiting(run: Run) -> Run:
-        return run if x.device.type != "cuda" else lambda: (run(), torch.cuda.synchronize())
-
     size = tuple(x.shape)
     return {
-        "forward": waiting(lambda: prepared.forward(x, value, None)),
-        "d_input": waiting(lambda: prepared.d_input(dy, value, size)),
-        "d_values": waiting(lambda: prepared.d_values(dy, x)),
+        "forward": lambda: prepared.forward(x, value, None),
+        "d_input": lambda: prepared.d_input(dy, value, size),
+        "d_values": lambda: prepared.d_values(dy, x),
     }
 
 

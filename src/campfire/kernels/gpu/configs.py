@@ -4,12 +4,13 @@ No candidate changes a bit of a result: each sums over the same things in the sa
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from campfire.kernels import timings
+from campfire.kernels import clocks, timings
 from campfire.kernels.dispatch import mode
 
 ROUNDS = 3
@@ -72,11 +73,11 @@ def _running(run: Callable[[Config], object], candidates: Sequence[Config], stop
 
 
 def _timed(key: str, run: Callable[[Config], object], running: Sequence[Config]) -> Config:
-    times = {config: min(milliseconds(lambda c=config: run(c)) for _ in range(ROUNDS)) for config in running}
+    times = {config: min(clocks.events(lambda c=config: run(c)) for _ in range(ROUNDS)) for config in running}
     first = times[running[0]]
     ratios = {str(config): first / ms for config, ms in times.items()}
     with contextlib.suppress(OSError):
-        timings.keep({key: {"dense": first, "ratios": ratios, "spread": 1.0, "when": _now()}})
+        timings.keep({key: {"dense": first, "ratios": ratios, "spread": 1.0, "when": time.time()}})
     return min(times, key=times.__getitem__)
 
 
@@ -87,22 +88,6 @@ def _kept(key: str, candidates: Sequence[Config]) -> Config | None:
     if entry is None or not set(entry["ratios"]) <= set(known):
         return None
     return known[max(entry["ratios"], key=entry["ratios"].__getitem__)]
-
-
-def milliseconds(run: Callable[[], object]) -> float:
-    """Of one run on the current stream, by CUDA events."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-def _now() -> float:
-    import time
-
-    return time.time()
 
 
 def forget() -> None:

@@ -129,7 +129,7 @@ def _key(layer: "GpuPasses", name: str, x: Tensor, other: Tensor) -> str:
     weight = f"{'x'.join(map(str, layer.shape))} {layer.conv.stride} {blocks.height}x{blocks.width} {blocks.tile[:2]}"
     share = round(20 * len(blocks.base) * blocks.height * blocks.width / max(1, layer.size)) * 5
     gpu = torch.cuda.get_device_name(x.device)
-    return f"triton {triton.__version__} {gpu} {name} {weight} {share}% {' '.join(sizes)} {x.dtype} {_precision(x)}"
+    return f"{toolchain.version()} {gpu} {name} {weight} {share}% {' '.join(sizes)} {x.dtype} {_precision(x)}"
 
 
 def _shares(pixels: int, boxes: int, values: int, step: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Triton, where there is one: asked for when a GPU wants kernels, never needed to import, build or run elsewhere."""
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 
@@ -14,6 +15,15 @@ OLDEST = (8, 0)  # compute capability: tensor cores that take bfloat16 and TF32
 def has_triton() -> bool:
     """Whether Triton is installed; it is not imported."""
     return importlib.util.find_spec("triton") is not None
+
+
+def version() -> str:
+    """Of Triton; "" where there is none.
+
+    >>> version() == "" or version().startswith("triton ")
+    True
+    """
+    return f"triton {importlib.metadata.version('triton')}" if has_triton() else ""
 
 
 def interpreted() -> bool:
