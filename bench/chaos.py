@@ -35,7 +35,7 @@ class Campaign:
         assert Child(self.whole).wait() == 0, "the undisturbed run failed"
         began = time.monotonic()
         assert Child(self.fresh()).wait() == 0  # the first one also compiled native code
-        self.seconds = time.monotonic() - began
+        self.seconds, self.steps = time.monotonic() - began, reached(self.whole)
 
     def fresh(self) -> Path:
         self.number += 1
@@ -45,9 +45,8 @@ class Campaign:
         """Whether it goes on to its end, and the end is the same."""
         child = child or Child(output)
         code = child.wait()
-        reasons = [f"exit code {code}: {child.log[-300:]}"] if code else differences(output, self.whole)
-        self.wrong += [f"{what}: {reason}" for reason in reasons]
-        return not reasons
+        wrong = f"exit code {code}: {child.log[-300:]}" if code else ", ".join(differences(output, self.whole)[:5])
+        return self.complain(what, wrong)
 
     def complain(self, what: str, wrong: str | None) -> bool:
         if wrong:
@@ -64,7 +63,11 @@ def kills(c: Campaign, count: int) -> dict[str, Any]:
         runs += 1
         for _ in range(c.chance.randint(3, 7)):
             child = Child(output)
-            child.process.join(c.chance.random() * c.seconds)
+            if c.chance.random() < 0.75:  # otherwise also while it starts, or ends
+                child.wait_for_steps(c.chance.randint(1, c.steps))
+                child.process.join(c.chance.random() * 3 * c.seconds / c.steps)
+            else:
+                child.process.join(c.chance.random() * c.seconds)
             if not child.kill():
                 break
             here += 1
@@ -101,7 +104,7 @@ def damaged(c: Campaign, count: int) -> dict[str, Any]:
     """The last checkpoint of a run that was killed in its last epoch is damaged: bits, blocks, ends."""
     base, survived, told = c.fresh(), 0, 0
     child = Child(base)
-    child.wait_for_steps(36)
+    child.wait_for_steps(c.steps - 8)
     child.kill()
     for i in range(count):
         output = Path(shutil.copytree(base, c.fresh()))

@@ -71,7 +71,8 @@ def kill_ranks(folder: Path, chance: random.Random, count: int) -> dict[str, Any
             here += 1
             time.sleep(1)  # until the launcher has noticed
         code = run.wait()
-        reasons = [f"exit code {code}: {run.log.read_text()[-500:]}"] if code else differences(run.output, whole.output)
-        wrong += [f"ranks, run {runs}: {reason}" for reason in reasons]
-        tried, survived = tried + here, survived + here * (not reasons)
+        different = ", ".join(differences(run.output, whole.output)[:5]) if code == 0 else ""
+        reason = f"exit code {code}: {run.log.read_text()[-500:]}" if code else different
+        wrong += [f"ranks, run {runs}: {reason}"] * bool(reason)
+        tried, survived = tried + here, survived + here * (not reason)
     return {"tried": tried, "survived": survived, "world": WORLD, "runs": runs, "wrong": wrong}
