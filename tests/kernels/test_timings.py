@@ -94,7 +94,7 @@ def _failing(*args: object, **kwargs: object) -> None:
 def test_a_layer_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = []
 
-    def count(runs: dict[str, stopwatch.Run], _: object) -> timings.Entry:
+    def count(runs: dict[str, stopwatch.Run], *_: object) -> timings.Entry:
         for run in runs.values():
             run()
         clock.append(sorted(runs))
