@@ -9,6 +9,7 @@ class CampfireError(ValueError):
     """Base of every error raised on purpose; ``exit_code`` is what the command line returns for it."""
 
     exit_code: ClassVar[int] = 1
+    told = False  # whether another process of the run reports it
 
 
 class UsageError(CampfireError):

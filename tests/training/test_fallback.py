@@ -14,7 +14,7 @@ from training_runs import assert_equal_runs, small
 
 import campfire
 from campfire.errors import CheckpointError, UsageError
-from campfire.training import checkpoint, loop
+from campfire.training import checkpoint, fallback, loop
 
 HOLDER = (
     "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); input()"
@@ -65,6 +65,27 @@ def test_the_one_before_stands_in(damage, whole: Path, run: Path, caplog: pytest
     assert_equal_runs(run, whole)
     assert checkpoint.load(run / "previous.pt")["epoch"] == 3
     assert (run / "damaged.pt").exists() == (damage is not remove)
+
+
+def test_so_many_are_kept(run: Path, whole: Path) -> None:
+    folder = loop.RunDirectory(run)
+    for step, keep in enumerate((4, 4, 4, 4, 1, 3), 5):
+        fallback.save(folder, {"step": step}, keep)
+        kept = [checkpoint.load(path)["step"] for path in folder.generations]
+        assert kept == {5: [5, 44, 33], 6: [6, 5, 44, 33], 7: [7, 6, 5, 44], 8: [8, 7, 6, 5], 9: [9], 10: [10, 9]}[step]
+    assert not list(run.glob(".*"))
+    folder.clear()
+    assert not list(run.glob("*.pt"))
+
+
+def test_the_third_stands_in_for_two(whole: Path, run: Path) -> None:
+    (run / "previous.pt").rename(run / "previous-2.pt")
+    for name in ("last.pt", "previous.pt"):
+        (run / name).write_bytes((whole / "last.pt").read_bytes())
+        flip_a_bit_of_a_weight(run / name)
+    campfire.train(small(), output=run, resume=run)
+    assert "going on from previous-2.pt, epoch 3, step 33" in (run / "log.txt").read_text()
+    assert_equal_runs(run, whole)
 
 
 def test_both_damaged_is_one_error_and_changes_nothing(run: Path) -> None:
@@ -130,7 +151,9 @@ def test_two_processes_do_not_share_a_run_directory(run: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         for way in ({"resume": "auto"}, {"overwrite": True}):
-            with pytest.raises(UsageError, match=r"run is in use by process \d+; wait for its end, or give another"):
+            with pytest.raises(
+                UsageError, match=r"run is in use by another process; wait for its end, or give another"
+            ):
                 campfire.train(small(), output=run, **way)
         other.communicate("\n")
     assert (run / "last.pt").read_bytes() == before

@@ -25,6 +25,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+CLOCKED = ("seconds", "images_per_second", "data_wait")
+
+
 def small(**flags: Any) -> Config:
     """A small configuration with changes."""
     return load(from_flags(SMALL | flags))[0]
@@ -33,7 +36,7 @@ def small(**flags: Any) -> Config:
 def records(run: Path) -> list[dict[str, Any]]:
     """The epochs of a run, without what a clock measured."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(s).items() if k not in ("seconds", "images_per_second")} for s in lines]
+    return [{k: v for k, v in json.loads(s).items() if k not in CLOCKED} for s in lines]
 
 
 def assert_equal_runs(ours: Path, theirs: Path) -> None:
@@ -67,3 +70,9 @@ def dropout_net(num_classes: int, in_channels: int) -> nn.Module:
     """A net that draws random numbers while it trains."""
     stem = [nn.Conv2d(in_channels, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2)]
     return nn.Sequential(*stem, nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(72, num_classes))
+
+
+def plain_net(num_classes: int, in_channels: int) -> nn.Module:
+    """A net without norms: what it learns from a batch does not depend on how the batch is shared."""
+    stem = [nn.Conv2d(in_channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*stem, nn.Conv2d(16, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, num_classes))

@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CampfireError, OSError) as error:
         if debug:
             raise
-        print(f"campfire {name}: {error}", file=sys.stderr)
+        if not getattr(error, "told", False):
+            print(f"campfire {name}: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130

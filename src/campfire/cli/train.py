@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ def parser() -> Parser:
         help="continue last.pt of the output if it is there, or a checkpoint or run directory",
     )  # fmt: skip
     own.add_argument("--allow-config-change", action="store_true", help="resume with another configuration")
+    own.add_argument(
+        "--allow-world-change", action="store_true", help="resume with another number of processes (torchrun)"
+    )
     own.add_argument("--overwrite", action="store_true", help="replace the run in the output directory")
     own.add_argument(
         "--print-config", action="store_true", help="print the configuration and where it is from, and stop"
@@ -46,22 +50,27 @@ def main(argv: Sequence[str]) -> int:
     flags = {path: value for path, value in vars(args).items() if "." in path}
     layers = [from_file(args.config)] if args.config else []
     config, origins = load(*layers, from_sets(args.set), Layer("flag", flags))
-    if args.print_config:
-        print(to_yaml(config, origins), end="")
+    if args.print_config or args.dry_run:
+        if _first():
+            print(to_yaml(config, origins), end="") if args.print_config else _dry_run(config)
         return 0
-    if args.dry_run:
-        return _dry_run(config)
     from campfire.training import train
     from campfire.training.progress import log_on_stderr
 
-    names = ("output", "resume", "overwrite", "allow_config_change")
-    with log_on_stderr() as console:
+    names = ("output", "resume", "overwrite", "allow_config_change", "allow_world_change")
+    with log_on_stderr(_first()) as console:
         result = train(config, console=console, **{name: getattr(args, name) for name in names})
-    print(json.dumps(result.summary)) if args.json else _print_table(result.summary)
+    if _first():
+        print(json.dumps(result.summary)) if args.json else _print_table(result.summary)
     return 0
 
 
-def _dry_run(config: Config) -> int:
+def _first() -> bool:
+    """Whether this is the process that speaks, where torchrun started several."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _dry_run(config: Config) -> None:
     from campfire.training.build import build
 
     parts = build(config)
@@ -69,7 +78,6 @@ def _dry_run(config: Config) -> int:
         f"{parts.config.model.name} on {parts.data.name}: {config.optim.epochs} epochs of {parts.steps_per_epoch} steps"
     )
     print(parts.report())
-    return 0
 
 
 def _print_table(summary: Mapping[str, Any]) -> None:

@@ -111,6 +111,9 @@ class Optim(Section):
     epochs: int = option(20, "passes over the training images", ge=1)
     opt: Literal["sgd", "adam", "adamw"] = option("sgd", "optimizer")
     lr: float | None = option(None, "peak learning rate; default: 0.1 for sgd, 0.001 for adam and adamw", gt=0)
+    lr_base_size: int | None = option(
+        None, "images that lr is meant for: a step of more of them, over all processes, has linearly more", ge=1
+    )
     momentum: float = option(0.9, "of sgd", ge=0, lt=1)
     nesterov: bool = option(True, "Nesterov momentum in sgd")
     weight_decay: float | None = option(None, "default: 5e-4 for sgd, 0 for adam, 0.05 for adamw", "--wd", ge=0)
@@ -142,6 +145,7 @@ class Compute(Section):
     amp: bool = option(False, "mixed precision")
     amp_dtype: Literal["bfloat16", "float16"] = option("bfloat16", "of mixed precision; float16 scales its gradients")
     channels_last: bool = option(True, "store images channels last: faster on CPUs, and on GPUs with --amp")
+    sync_bn: bool = option(False, "norms by the statistics of all processes' images; GPUs only", "--sync-batchnorm")
     compile: bool = option(False, "compile the model (torch.compile)", "--torchcompile")
     deterministic: bool = option(False, "only deterministic kernels, also on GPUs")
 
@@ -153,6 +157,9 @@ class Run(Section):
     log_interval: int = option(50, "steps between log lines", free=True, ge=1)
     checkpoint_interval: int = option(1, "epochs between checkpoints", free=True, ge=1)
     recovery_interval: int = option(0, "steps between checkpoints inside an epoch; 0: none", free=True, ge=0)
+    keep_checkpoints: int = option(
+        2, "newest checkpoints that are kept: last.pt, previous.pt, previous-2.pt, ...", free=True, ge=1
+    )
     keep_epochs: Numbers = option(
         None, "numbers of epochs after which a checkpoint is kept, as epoch-<N>.pt", free=True
     )

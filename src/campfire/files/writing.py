@@ -18,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a full disk nobody says where
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of a full disk nobody says where
             error.filename = str(path)
         raise
     folder = os.open(path.parent, os.O_RDONLY)

@@ -19,6 +19,7 @@ TAGS = {  # field of a record: what TensorBoard calls it
     "sparsity_requested": "sparsity/requested",
     "lr": "training/learning rate",
     "images_per_second": "training/images per second",
+    "data_wait": "training/share of the time waiting for images",
 }
 
 

@@ -12,7 +12,7 @@ from campfire.training.progress import log
 
 
 def compress(parts: Parts, plan: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Compress the model of a run, and let it run as planned before; without a plan, tune it.
+    """Compress the model of a run, and let it run as planned before; without a plan, tune it: on the first rank, for all.
 
     Returns:
         the plan, to be kept; None where no layer could be compressed.
@@ -22,11 +22,22 @@ def compress(parts: Parts, plan: Mapping[str, Any] | None = None) -> dict[str, A
     log.info("%s", report)
     if not report.compressed:
         return None
-    if plan is not None:
-        found = Plan.from_dict(plan)
-        for name, reasons in found.apply(parts.model).items():
-            log.warning("warning: layer %r runs dense, otherwise than before: %s", name, "; ".join(reasons))
-        return found.to_dict()
+    tuned = None
+    if plan is None:
+        with parts.ranks.together():
+            tuned = _tuned(parts) if parts.ranks.first else None
+        plan = parts.ranks.from_first(tuned)
+    return tuned or _apply(parts, plan or {})
+
+
+def _apply(parts: Parts, plan: Mapping[str, Any]) -> dict[str, Any]:
+    found = Plan.from_dict(plan)
+    for name, reasons in found.apply(parts.model).items():
+        log.warning("warning: layer %r runs dense, otherwise than before: %s", name, "; ".join(reasons))
+    return found.to_dict()
+
+
+def _tuned(parts: Parts) -> dict[str, Any]:
     with autocast(parts.config.compute, parts.device):
         found = tune_(parts.model, _batch(parts), by=parts.config.pruning.dispatch)
     log.info("%s", found)

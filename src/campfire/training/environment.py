@@ -15,7 +15,7 @@ from campfire.config import Config
 PACKAGES = ("campfire-sparse", "torch", "numpy", "pillow", "safetensors")
 
 
-def describe(config: Config, device: torch.device) -> dict[str, Any]:
+def describe(config: Config, device: torch.device, world: int = 1) -> dict[str, Any]:
     """The content of ``env.json``."""
     return {
         "argv": sys.argv,
@@ -25,7 +25,7 @@ def describe(config: Config, device: torch.device) -> dict[str, Any]:
         "host": {"name": platform.node(), "system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
-        "world_size": 1,
+        "world_size": world,
         "seed": config.run.seed,
     }
 

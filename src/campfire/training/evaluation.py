@@ -20,6 +20,7 @@ from campfire.pruner import Pruner
 from campfire.training import checkpoint
 from campfire.training.build import load_data, make_model, placed, prepare
 from campfire.training.pruning import make_pruner
+from campfire.training.ranks import ALONE, Ranks
 
 
 class MaskViolation(CampfireError):
@@ -50,24 +51,33 @@ def correct(logits: Tensor, y: Tensor, k: int = 1) -> Tensor:
 
 @torch.no_grad()
 def measure(
-    model: nn.Module, images: ImageData, config: Config, device: torch.device, poll: Callable[[], None] = lambda: None
-) -> Accuracy:
-    """Top-1 and top-5 on the test images, each counted once; ``poll`` is called between batches."""
+    model: nn.Module, images: ImageData, config: Config, device: torch.device,
+    poll: Callable[[], None] = lambda: None, ranks: Ranks = ALONE,
+) -> Accuracy:  # fmt: skip
+    """Top-1 and top-5 on the test images, each counted once, by one of the ranks; ``poll`` is called after every batch.
+
+    All ranks poll equally often: the first one has the most batches.
+    """
+    ranks.share_buffers(model)
     model.eval()
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     settings = config.data
     stream = data.batches(
         images, "test", settings.validation_batch_size,
         epoch=0, seed=config.run.seed, train=False, device=device, workers=settings.workers,
-        channels_last=config.compute.channels_last,
+        channels_last=config.compute.channels_last, rank=ranks.rank, world=ranks.world,
     )  # fmt: skip
+    left = data.num_batches(images, "test", settings.validation_batch_size, train=False, world=ranks.world)
     for x, y in stream:
         with autocast(config.compute, device):
             logits = model(x).float()
         loss = F.cross_entropy(logits, y, reduction="sum")
         sums += torch.stack([loss, correct(logits, y), correct(logits, y, 5), torch.tensor(len(y), device=device)])
         poll()
-    loss, top1, top5, count = sums.tolist()
+        left -= 1
+    for _ in range(left):
+        poll()
+    loss, top1, top5, count = ranks.total(sums).tolist()
     return Accuracy(loss / count, 100 * top1 / count, 100 * top5 / count, int(count))
 
 

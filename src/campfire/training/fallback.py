@@ -1,21 +1,28 @@
-"""The checkpoint before the last one: what a run falls back on where the last one is damaged."""
+"""The checkpoints before the last one: what a run falls back on where the last one is damaged."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from campfire.errors import CheckpointError, UsageError
+from campfire.errors import CheckpointError
 from campfire.files.writing import also
 from campfire.training import checkpoint
 from campfire.training.progress import log, log_in
 from campfire.training.run_directory import RunDirectory
 
 
-def save(folder: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Write ``last.pt``, and keep the one before as ``previous.pt``; one of them is whole at all times."""
-    if folder.last.exists():
-        also(folder.last, folder.previous)
+def save(folder: RunDirectory, state: Mapping[str, Any], keep: int = 2) -> None:
+    """Write ``last.pt``, and keep ``keep`` in all: ``previous.pt``, ``previous-2.pt``, ...; the last one is whole at all times."""
+    older = (folder.path / f"previous-{i}.pt" for i in range(2, keep))
+    names = [folder.last, folder.previous, *older][:keep]
+    for newer, older in reversed([*itertools.pairwise(names)]):
+        if newer.exists():
+            also(newer, older)
     checkpoint.save(folder.last, state)
+    for path in folder.generations:
+        if path not in names:
+            path.unlink()
 
 
 def load(start: Path) -> tuple[dict[str, Any], Path]:
@@ -23,31 +30,26 @@ def load(start: Path) -> tuple[dict[str, Any], Path]:
 
     Raises:
         UsageError: there is none.
-        CheckpointError: it is damaged; of a directory, both are.
+        CheckpointError: it is damaged; of a directory, all are.
     """
     if not start.is_dir():
         return checkpoint.load(start), start
-    folder = RunDirectory(start)
-    try:
-        return checkpoint.load(folder.last), folder.last
-    except (CheckpointError, UsageError) as error:
-        if not folder.previous.exists():
-            raise
-        first = error
-    try:
-        return checkpoint.load(folder.previous), folder.previous
-    except CheckpointError as error:
-        raise CheckpointError(f"{first}; and of the one before it: {error}") from None
+    folder, errors = RunDirectory(start), []
+    for path in folder.generations or [folder.last]:
+        try:
+            return checkpoint.load(path), path
+        except CheckpointError as error:
+            errors.append(str(error))
+    raise CheckpointError("; and of the one before it: ".join(errors))
 
 
-def adopt(folder: RunDirectory, epoch: int, step: int) -> None:
-    """Go on from ``previous.pt`` as the last one, say so, and put the damaged one aside."""
+def adopt(folder: RunDirectory, origin: Path, epoch: int, step: int) -> None:
+    """Go on from an older checkpoint as the last one, say so, and put the damaged one aside."""
     if folder.last.exists():
         also(folder.last, folder.damaged)
-    also(folder.previous, folder.last)
+    also(origin, folder.last)
     with log_in(folder.path / "log.txt"):
         log.warning(
-            "warning: last.pt is damaged; going on from previous.pt, epoch %d, step %d (the damaged one: damaged.pt)",
-            epoch,
-            step,
-        )
+            "warning: last.pt is damaged; going on from %s, epoch %d, step %d (the damaged one: damaged.pt)",
+            origin.name, epoch, step,
+        )  # fmt: skip

@@ -2,14 +2,15 @@
 
 import contextlib
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-from campfire import data, report
+from campfire import report
 from campfire.compress import decompress_
 from campfire.config import to_yaml
 from campfire.data.mixup import mix
@@ -20,33 +21,37 @@ from campfire.training.compressing import compress
 from campfire.training.evaluation import Accuracy, autocast, correct, measure
 from campfire.training.optim import learning_rate
 from campfire.training.outcome import Result, conclude
-from campfire.training.progress import Reporter, announce, line, log, log_in
+from campfire.training.progress import Reporter, announce, line, log, log_in, silence
+from campfire.training.ranks import LostRank, is_loss
 from campfire.training.run_directory import RunDirectory
-from campfire.training.signals import Preempted, StopSignals
+from campfire.training.signals import Interrupted, Preempted, StopSignals
 from campfire.training.state import Position, capture
+from campfire.training.throughput import Waiting
 
 
 class Training:
-    """A run under way: parts that learn, the position they have reached, and the directory that records it."""
+    """A run under way: parts that learn, the position they have reached, and the directory that records it.
+
+    Every rank runs this very loop on its share of the images. What they exchange: gradients, whether to stop, whether the
+    loss is finite, and the sums behind the numbers of an epoch.
+    """
 
     def __init__(self, parts: Parts, position: Position, folder: RunDirectory, console: Console | None):
         self.parts, self.at, self.folder = parts, position, folder
-        self.config = parts.config
+        self.config, self.ranks = parts.config, parts.ranks
         self.reporter = Reporter(console, self.config.run.log_interval)
         self.stop = StopSignals()
-        self.forward = self._forward()
+        self._wrap()
         self.compressed = False
         self.batches, self.steps = parts.batches, parts.steps_per_epoch
+        self.usual = min(self.config.data.batch_size, len(parts.data.train) / self.ranks.world)  # images in a batch
         position.sums = position.sums.to(parts.device)
 
     def run(self) -> Result:
         """All epochs that are left, then the final files."""
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        self.folder.write_text("config.yaml", to_yaml(self.config))
-        self.folder.write_json("env.json", environment.describe(self.config, self.parts.device))
-        self.folder.write_history(self.at.history)
-        with log_in(self.folder.path / "log.txt"), self.stop:
+        with log_in(self.folder.path / "log.txt") if self.folder.writes else silence(), self.stop:
             try:
+                self._describe()
                 self._status("running")
                 announce(self.parts, self.at, self.folder.path)
                 self._compress()
@@ -55,31 +60,44 @@ class Training:
                     self._close_epoch(self._measure())
                 self._decompress()
                 summary = conclude(self.parts, self.at, self.folder)
-            except Preempted as error:
-                self._save()
-                self._status("preempted", error.exit_code, str(error))
-                raise
+                self._status("done", 0)
+                if self.folder.writes:
+                    report.write_run_report(self.folder.path)
             except BaseException as error:
-                code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
-                with contextlib.suppress(OSError):  # the disk may be full: then that is what is raised
-                    self._status(
-                        "diverged" if isinstance(error, Diverged) else "failed", code, str(error) or repr(error)
-                    )
-                raise
-            self._status("done", 0)
-            report.write_run_report(self.folder.path)
+                self._fail(error)
         return Result(summary, self.parts.final, self.folder.path)
 
-    def _forward(self) -> nn.Module:
-        return torch.compile(self.parts.model) if self.config.compute.compile else self.parts.model  # pyright: ignore
+    def _describe(self) -> None:
+        self.folder.write_text("config.yaml", to_yaml(self.config))
+        self.folder.write_json("env.json", environment.describe(self.config, self.parts.device, self.ranks.world))
+        self.folder.write_history(self.at.history)
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Say how the run ended, and that."""
+        if self.ranks.several and is_loss(error):
+            error = LostRank(f"another process of the run is gone; continue with --resume ({error})")
+        states = {Preempted: "preempted", Interrupted: "preempted", Diverged: "diverged"}
+        code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        if isinstance(error, Preempted):
+            self._save()
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._status(states.get(type(error), "failed"), code, str(error) or repr(error))
+        raise error
+
+    def _wrap(self) -> None:
+        """What is called in training: the model, as one of several where there are, and compiled if that was asked for."""
+        self.replica = self.ranks.replica(self.parts.model, self.parts.device)
+        self.forward = torch.compile(self.replica) if self.config.compute.compile else self.replica
 
     def _compress(self) -> None:
         """Go on with the survivors only, if that was asked for and the masks are final: also when a run is resumed."""
         pruner = self.parts.pruner
         if not self.config.pruning.compress or self.compressed or pruner is None or not pruner.frozen:
             return
+        self.forward = self.replica = self.parts.model
         self.at.plan = compress(self.parts, self.at.plan)
-        self.forward, self.compressed = self._forward(), True
+        self._wrap()
+        self.compressed = True
 
     def _decompress(self) -> None:
         """What is kept, and given back, is the ordinary model."""
@@ -92,23 +110,22 @@ class Training:
         if parts.pruner is not None and at.batch == 0:
             parts.pruner.set_epoch(at.epoch)
         parts.model.train()
-        stream = data.batches(
-            parts.data, "train", config.data.batch_size, epoch=at.epoch, seed=config.run.seed, train=True,
-            start_batch=at.batch, device=parts.device, workers=config.data.workers,
-            channels_last=config.compute.channels_last,
-        )  # fmt: skip
+        stream = Waiting(parts.stream(at.epoch, at.batch))
         with self.reporter.epoch(at.epoch, config.optim.epochs, self.steps) as shown:
-            began = time.perf_counter() - at.seconds
+            began, waited = time.perf_counter() - at.seconds, at.waited
             for x, y in stream:
-                self._backward(x, y, min(accumulate, self.batches - at.batch // accumulate * accumulate))
+                group = min(accumulate, self.batches - at.batch // accumulate * accumulate)
+                last = at.batch % accumulate == group - 1
+                with contextlib.nullcontext() if last else self.ranks.apart(self.replica):
+                    self._backward(x, y, group)
                 at.batch += 1
-                if at.batch % accumulate and at.batch < self.batches:
+                if not last:
                     continue
                 self._step()
-                at.seconds = time.perf_counter() - began
-                shown.step(-(-at.batch // accumulate), at.sums)
+                at.seconds, at.waited = time.perf_counter() - began, waited + stream.seconds
+                shown.step(-(-at.batch // accumulate), at, self.ranks.world)
                 due = config.run.recovery_interval and at.step % config.run.recovery_interval == 0
-                if due or self.stop.received:
+                if self.stop.agree(self.ranks.highest) or due:
                     self._check_finite()
                 if due:
                     self._save()
@@ -117,6 +134,7 @@ class Training:
     def _backward(self, x: Tensor, y: Tensor, group: int) -> None:
         """Add the gradients of one batch out of a ``group`` of batches."""
         config, parts = self.config, self.parts
+        part = group * self.usual / len(y)  # a batch that is the only one may not be shared evenly
         x, others, share = self._mixed(x, y)
         with autocast(config.compute, parts.device):
             logits = self.forward(x).float()
@@ -128,7 +146,7 @@ class Training:
         if parts.pruner is not None:
             parts.pruner.batch(loss, x)
             total = loss + parts.pruner.penalty()
-        parts.scaler.scale(total / group).backward()
+        parts.scaler.scale(total / part).backward()
         count = torch.full((), len(y), device=parts.device)
         self.at.sums += torch.stack([total.detach() * count, correct(logits.detach(), y), count])
 
@@ -160,14 +178,14 @@ class Training:
 
     def _learning_rate(self, step: int) -> float:
         """That of a step; a method may rewind it."""
-        optim, pruner = self.config.optim, self.parts.pruner
+        optim, pruner = self.parts.optim, self.parts.pruner
         if pruner is None:
             return learning_rate(optim, step, self.steps)
         passed, length = pruner.lr_time(optim.epochs, step / self.steps)
         return learning_rate(optim.model_copy(update={"epochs": length}), round(passed * self.steps), self.steps)
 
     def _check_finite(self) -> None:
-        if not torch.isfinite(self.at.sums[0]):
+        if self.ranks.highest(int(not torch.isfinite(self.at.sums[0]))):
             raise Diverged(
                 f"the loss is no finite number any more (epoch {self.at.epoch}, step {self.at.step}); "
                 "lower --lr, or raise --warmup-epochs, or set --clip-grad"
@@ -175,7 +193,12 @@ class Training:
 
     def _measure(self) -> Accuracy:
         self._check_finite()
-        return measure(self.parts.final, self.parts.data, self.config, self.parts.device, poll=self.stop.check)
+        parts = self.parts
+        return measure(parts.final, parts.data, self.config, parts.device, poll=self._poll, ranks=self.ranks)
+
+    def _poll(self) -> None:
+        self.stop.agree(self.ranks.highest)
+        self.stop.check()
 
     def _close_epoch(self, accuracy: Accuracy) -> None:
         """Record the epoch, and keep it in a checkpoint."""
@@ -186,17 +209,17 @@ class Training:
         self.folder.write_history(at.history)
         if parts.at_target and accuracy.top1 > at.best:
             at.best = accuracy.top1
-            checkpoint.save(self.folder.best, capture(parts, at))
+            self._save(self.folder.best)
         if at.epoch in (config.run.keep_epochs or ()):  # before the newest, so that none is missing behind it
-            checkpoint.save(self.folder.kept(at.epoch), capture(parts, at))
+            self._save(self.folder.kept(at.epoch))
         if at.epoch % config.run.checkpoint_interval == 0 or at.epoch == config.optim.epochs:
             self._save()
         self._status("running")
-        self.stop.check()
+        self._poll()
 
     def _record(self, accuracy: Accuracy) -> dict[str, Any]:
         at, pruner = self.at, self.parts.pruner
-        loss, right, images = at.sums.tolist()
+        loss, right, images = self.ranks.total(at.sums).tolist()
         return {
             "epoch": at.epoch,
             "step": at.step,
@@ -210,10 +233,17 @@ class Training:
             "sparsity_true": 0.0 if pruner is None else pruner.sparsity,
             "seconds": at.seconds,
             "images_per_second": images / max(at.seconds, 1e-9),  # a clock may stand still
+            "data_wait": at.waited / max(at.seconds, 1e-9),
         }
 
-    def _save(self) -> None:
-        fallback.save(self.folder, capture(self.parts, self.at))
+    def _save(self, kept: Path | None = None) -> None:
+        """Write the newest checkpoint, or one to keep."""
+        state = capture(self.parts, self.at)
+        with self.ranks.together():
+            if self.folder.writes and kept is not None:
+                checkpoint.save(kept, state)
+            elif self.folder.writes:
+                fallback.save(self.folder, state, self.config.run.keep_checkpoints)
 
     def _status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
         self.folder.write_status(state, exit_code, reason, self.at.epoch, self.at.step)

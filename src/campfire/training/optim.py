@@ -22,6 +22,19 @@ def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     return (torch.optim.Adam if optim.opt == "adam" else torch.optim.AdamW)(groups, lr=lr)
 
 
+def scaled(optim: Optim, images: int) -> Optim:
+    """With the learning rate for so many images in a step, where it is meant for ``lr_base_size``: linearly more.
+
+    >>> from campfire.config import Config
+    >>> optim = Config().optim.model_copy(update={"lr": 0.1, "lr_base_size": 256})
+    >>> scaled(optim, 1024).lr
+    0.4
+    """
+    if optim.lr_base_size is None or optim.lr is None:
+        return optim
+    return optim.model_copy(update={"lr": optim.lr * images / optim.lr_base_size})
+
+
 def learning_rate(optim: Optim, step: int, steps_per_epoch: int) -> float:
     """The learning rate of one step.
 

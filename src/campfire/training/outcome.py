@@ -9,7 +9,6 @@ from torch import nn
 from campfire import costs
 from campfire.errors import CampfireError
 from campfire.sparsity import SparsityReport
-from campfire.training import checkpoint
 from campfire.training.build import Parts
 from campfire.training.costing import write_costs
 from campfire.training.evaluation import MaskViolation, dead_weights
@@ -52,10 +51,11 @@ def conclude(parts: Parts, position: Position, folder: RunDirectory) -> dict[str
     if parts.pruner is not None:
         log.info("%s", report)
     result = summary(parts, position, report) | {"output": str(folder.path)}
-    checkpoint.save_weights(folder.path / "model.safetensors", parts.final)
+    folder.write_weights(parts.final)
     folder.write_json("sparsity.json", report.to_dict())
     folder.write_json("summary.json", result)
-    write_costs(parts, position, folder)
+    if folder.writes:
+        write_costs(parts, position, folder)
     return result
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from campfire.training.build import Parts
+from campfire.training.build import Parts, images_per_step
 from campfire.training.state import Position
+from campfire.training.throughput import pace
 
 log = logging.getLogger("campfire")
 
@@ -39,29 +39,39 @@ class Reporter:
             yield self
         self._bar.remove_task(self._task)
 
-    def step(self, done: int, sums: Tensor) -> None:
-        """``done`` steps of the epoch are done; ``sums`` of loss, correct and images so far."""
+    def step(self, done: int, position: Position, world: int) -> None:
+        """``done`` steps of the epoch are done; each of ``world`` processes has seen as many images."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
             if done % 10 == 1:
-                self._bar.update(self._task, note=_note(sums))
+                self._bar.update(self._task, note=_note(position, world))
         elif done % self.every == 0:
-            log.info("%s, step %d/%d: %s", self._title, done, self._steps, _note(sums))
+            log.info("%s, step %d/%d: %s", self._title, done, self._steps, _note(position, world))
 
 
-def _note(sums: Tensor) -> str:
-    loss, right, images = sums.tolist()
-    return f"loss {loss / images:.3f}, top-1 {100 * right / images:.2f} %"
+def _note(position: Position, world: int) -> str:
+    loss, right, images = position.sums.tolist()
+    speed = pace(images * world, position.seconds, position.waited)
+    return f"loss {loss / images:.3f}, top-1 {100 * right / images:.2f} %, {speed}"
 
 
 def announce(parts: Parts, position: Position, output: Path) -> None:
     """What is about to run."""
     config, images = parts.config, parts.data
     log.info("%s %s", f"continuing at step {position.step}:" if position.step else "starting:", output)
-    log.info(
-        "%s on %s; %s, batch %d x %d",
-        config.model.name, images, parts.device, config.data.batch_size, config.optim.grad_accum_steps,
-    )  # fmt: skip
+    factors = [config.data.batch_size, config.optim.grad_accum_steps, *([parts.ranks.world] * parts.ranks.several)]
+    batch = " x ".join(map(str, factors))
+    log.info("%s on %s; %s, batch %s", config.model.name, images, parts.device, batch)
+    if parts.ranks.several:
+        log.info(
+            "%d processes: a step is %s (accumulated, processes) = %d images",
+            parts.ranks.world,
+            batch,
+            images_per_step(config, parts.ranks),
+        )
+    if config.optim.lr_base_size is not None:
+        size, given = images_per_step(config, parts.ranks), config.optim.lr_base_size
+        log.info("learning rate %g x %d / %d = %g, scaled linearly", config.optim.lr, size, given, parts.optim.lr)
     if parts.pruner is not None:
         layers = parts.report().layers
         pruned = [r for r in layers if r.structure is not None]
@@ -77,7 +87,8 @@ def line(record: Mapping[str, Any], epochs: int) -> str:
     """One epoch, for a person."""
     return (
         f"epoch {record['epoch'] + 1}/{epochs}: loss {record['train_loss']:.4f}, top-1 {record['eval_top1']:.2f} % "
-        f"(train {record['train_top1']:.2f} %), zeros {100 * record['sparsity_true']:.2f} %, {record['seconds']:.1f} s"
+        f"(train {record['train_top1']:.2f} %), zeros {100 * record['sparsity_true']:.2f} %, {record['seconds']:.1f} s, "
+        + pace(record["images_per_second"], 1.0, record["data_wait"])
     )
 
 
@@ -92,22 +103,39 @@ class _Lines(logging.Handler):
         self.console.print(record.getMessage(), soft_wrap=True, markup=False, highlight=False)
 
 
+class _File(logging.FileHandler):
+    """A disk that is full costs lines of the log, not pages of complaints on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 @contextmanager
-def log_on_stderr() -> Iterator[Console]:
-    """Meanwhile the log and all warnings go to stderr: what the command line does."""
-    console = Console(stderr=True)
+def log_on_stderr(first: bool = True) -> Iterator[Console | None]:
+    """Meanwhile the log and all warnings go to stderr: what the command line does, in the first of several processes."""
+    console = Console(stderr=True) if first else None
     before, warnings.showwarning = warnings.showwarning, _warn
     try:
-        with _handled(_Lines(console)):
+        with silence() if console is None else _handled(_Lines(console)):
             yield console
     finally:
         warnings.showwarning = before
 
 
 @contextmanager
+def silence() -> Iterator[None]:
+    """Meanwhile the log goes nowhere."""
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+@contextmanager
 def log_in(path: Path) -> Iterator[None]:
     """Meanwhile the log is appended to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     with contextlib.closing(handler), _handled(handler):
         yield

@@ -1,25 +1,22 @@
 """The run directory: every file a run writes, and how (whole or not at all)."""
 
-import contextlib
 import csv
 import io
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from campfire.errors import UsageError
 from campfire.files.writing import replacing
+from campfire.training import checkpoint
 
 if TYPE_CHECKING:
     from campfire.training.board import Board
 
-try:
-    import fcntl
-except ImportError:  # not there on Windows
-    fcntl = None
 
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
@@ -40,6 +37,7 @@ class RunDirectory:
     ``summary.json``       the final numbers
     ``last.pt``            the newest checkpoint; resume continues it
     ``previous.pt``        the one before it: resume falls back on it where the newest is damaged (then ``damaged.pt``)
+    ``previous-2.pt`` ...  those before, where ``--keep-checkpoints`` asks for them
     ``best.pt``            the checkpoint of the best top-1 among epochs at the target sparsity
     ``epoch-<N>.pt``       the checkpoint after N epochs, where ``--keep-epochs`` names N
     ``model.safetensors``  the final weights, zeros included: an ordinary state dict
@@ -53,43 +51,34 @@ class RunDirectory:
     =====================  =====================================================================
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes  # one process of several does
         self.last, self.best = path / "last.pt", path / "best.pt"
         self.previous, self.damaged = path / "previous.pt", path / "damaged.pt"
         self.board: Board | None = None  # sees the history, too
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes out; the lock goes with the process, however it ends, and is not its children's.
+    @property
+    def generations(self) -> list[Path]:
+        """The checkpoints that are there, the newest first."""
+        return [p for p in (self.last, self.previous, *self._older()) if p.exists()]
 
-        Raises:
-            UsageError: another process writes there.
-            OSError: the directory cannot be written to.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+", encoding="utf-8") as file:
-            try:
-                if fcntl is not None:
-                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                file.seek(0)
-                raise UsageError(
-                    f"the output {self.path} is in use by process {file.read().strip() or '?'}; wait for its end, or give "
-                    "another --output"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
-            yield
+    def _older(self) -> list[Path]:
+        numbered = ((p.stem.rpartition("-")[2], p) for p in self.path.glob("previous-*.pt"))
+        return [p for _, p in sorted((int(n), p) for n, p in numbered if n.isdigit())]
 
-    def refuse_another_run(self) -> None:
-        """Raise `UsageError` where the directory holds a run, or is none."""
+    def _files(self) -> list[Path]:
+        """Those of a run that are there."""
+        named = [p for name in FILES if (p := self.path / name).exists()]
+        return [*named, *self._older(), *self.path.glob("epoch-*.pt")]
+
+    def require_directory(self) -> None:
+        """Raise `UsageError` where it is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"the output {self.path} is a file; give a directory")
-        if held := [name for name in FILES if (self.path / name).exists()]:
+
+    def refuse_another_run(self) -> None:
+        """Raise `UsageError` where the directory holds a run."""
+        if held := [p.name for p in self._files()]:
             raise UsageError(
                 f"the output {self.path} holds another run ({', '.join(held[:3])}{', ...' * (len(held) > 3)}); "
                 "continue it with --resume auto, replace it with --overwrite, or give another --output"
@@ -101,15 +90,24 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Delete the files of a run, and no others."""
-        for pattern in ("epoch-*.pt", f"{BOARD}/events.out.tfevents.*"):
-            for kept in self.path.glob(pattern):
-                kept.unlink()
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-            (self.path / f".{name}.tmp").unlink(missing_ok=True)
+        for path in (*self._files(), *self.path.glob(f"{BOARD}/events.out.tfevents.*")):
+            path.unlink()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Delete what a killed run had not finished writing."""
+        for path in (*(self.path / f".{name}.tmp" for name in FILES), *self.path.glob(".*-*.pt.tmp")):
+            path.unlink(missing_ok=True)
+
+    def write_weights(self, model: nn.Module) -> None:
+        """``model.safetensors``."""
+        if self.writes:
+            checkpoint.save_weights(self.path / "model.safetensors", model)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file, whole or not at all."""
+        if not self.writes:
+            return
         with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.agreed: signal.Signals | None = None
 
     def __enter__(self) -> "StopSignals":
         main = threading.current_thread() is threading.main_thread()
@@ -45,8 +47,14 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
 
+    def agree(self, highest: Callable[[int], int]) -> bool:
+        """Whether a signal came to any process of the run, so that all of them stop after the same step."""
+        number = highest(int(self.received or 0))
+        self.agreed = signal.Signals(number) if number else None
+        return self.agreed is not None
+
     def check(self) -> None:
-        """Raise `Preempted` or `Interrupted` if a signal came."""
-        if self.received is not None:
-            kind = Interrupted if self.received is signal.SIGINT else Preempted
-            raise kind(f"stopped by {self.received.name}; continue with --resume")
+        """Raise `Preempted` or `Interrupted` if that is agreed."""
+        if self.agreed is not None:
+            kind = Interrupted if self.agreed is signal.SIGINT else Preempted
+            raise kind(f"stopped by {self.agreed.name}; continue with --resume")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Position:
     batch: int = 0  # batches done in the epoch
     step: int = 0  # optimizer steps done
     seconds: float = 0.0  # of training in the epoch
+    waited: float = 0.0  # of these, for images
     sums: Tensor = dataclasses.field(default_factory=_nothing)  # of loss, correct and images in the epoch
     best: float = -1.0  # top-1 of ``best.pt``
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -35,17 +36,25 @@ class Position:
 
     def next_epoch(self) -> None:
         """Stand at the start of the next epoch."""
-        self.epoch, self.batch, self.seconds, self.sums = self.epoch + 1, 0, 0.0, torch.zeros_like(self.sums)
+        self.epoch, self.batch, self.seconds, self.waited = self.epoch + 1, 0, 0.0, 0.0
+        self.sums = torch.zeros_like(self.sums)
 
 
 def capture(parts: Parts, position: Position) -> dict[str, Any]:
     """Tensors, numbers, strings, and containers of them only, so that it loads with ``weights_only=True``.
 
-    Weights and optimizer state are dense, also those of a compressed model.
+    Weights and optimizer state are dense, also those of a compressed model. All ranks must call it; only the first one,
+    which writes, gets all of it.
     """
+    own, *others = parts.ranks.gather({"rng": checkpoint.rng_state(), "sums": position.sums.cpu()})
+    if not parts.ranks.first:
+        return own
     ema = parts.ema
     return {
         **{field.name: getattr(position, field.name) for field in dataclasses.fields(position)},
+        **own,
+        "others": others,
+        "steps_per_epoch": parts.steps_per_epoch,
         "images": _facts(parts.data),
         "config": json.dumps(parts.config.model_dump(mode="json")),
         "model": parts.model.state_dict(),
@@ -54,7 +63,6 @@ def capture(parts: Parts, position: Position) -> dict[str, Any]:
         "pruner": None if parts.pruner is None else parts.pruner.state_dict(),
         "ema": None if ema is None else ema.module.state_dict(),
         "averaged": 0 if ema is None else int(ema.n_averaged),
-        "rng": checkpoint.rng_state(),
     }
 
 
@@ -76,11 +84,18 @@ def _changed(parts: Parts, saved: Mapping[str, Any], origin: str) -> list[str]:
     return images + [o for o in options if images or not o.startswith("data.source ")]  # images may have moved
 
 
-def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_change: bool = False) -> Position:
+def restore(
+    parts: Parts,
+    saved: Mapping[str, Any],
+    origin: str,
+    allow_config_change: bool = False,
+    allow_world_change: bool = False,
+) -> Position:
     """Put every part back to where it stood.
 
     Raises:
-        CheckpointError: the checkpoint is of another configuration or model, or has values of the wrong types.
+        CheckpointError: the checkpoint is of another configuration, model or number of processes, or has values of the
+            wrong types.
     """
     changed = _changed(parts, saved, origin)
     if changed and not allow_config_change:
@@ -89,14 +104,30 @@ def restore(parts: Parts, saved: Mapping[str, Any], origin: str, allow_config_ch
             "Give --config of that run to go on as it was, or --allow-config-change"
         )
     try:
+        if not allow_world_change:
+            _check_world(parts, saved, origin)
         position = _restore(parts, saved, origin)
     except CampfireError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, ArithmeticError) as error:
         raise CheckpointError(f"{origin} is damaged, or of another run ({type(error).__name__}: {error})") from None
     if any(change.startswith("pruning.") for change in changed):
         position.best = -1.0  # of weights that were pruned otherwise
     return position
+
+
+def _check_world(parts: Parts, saved: Mapping[str, Any], origin: str) -> None:
+    before, now, size = _world(saved), parts.ranks.world, parts.config.data.batch_size
+    if before != now:
+        raise CheckpointError(
+            f"{origin} is of a run in {before} process{'es' * (before > 1)}, and this one is in {now}: batches of {size} "
+            f"would make steps of {size * now} images instead of {size * before}. Start {before} (torchrun "
+            f"--nproc-per-node, times the machines), or share the images anew with --allow-world-change"
+        )
+
+
+def _world(saved: Mapping[str, Any]) -> int:
+    return 1 + len(saved.get("others", ()))
 
 
 def _plan(saved: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -109,7 +140,7 @@ def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
         batch=int(saved["batch"]),
         step=int(saved["step"]),
         seconds=float(saved["seconds"]),
-        sums=saved["sums"].to(parts.device),
+        waited=float(saved.get("waited", 0.0)),
         best=float(saved["best"]),
         history=[dict(record) for record in saved["history"]],
         plan=_plan(saved.get("plan")),
@@ -125,5 +156,26 @@ def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
     if parts.ema is not None:
         checkpoint.fill(parts.ema.module, saved["ema"], origin)
         parts.ema.n_averaged.fill_(saved["averaged"])
-    checkpoint.set_rng_state(saved["rng"])
+    _restore_own(parts, position, [saved, *saved.get("others", ())])
+    return _paced(parts, position, int(saved.get("steps_per_epoch", parts.steps_per_epoch)))
+
+
+def _restore_own(parts: Parts, position: Position, everyone: Sequence[Mapping[str, Any]]) -> None:
+    """What each rank has of its own; where their number changed, the first one takes the sums of all."""
+    rank = parts.ranks.rank
+    if len(everyone) != parts.ranks.world:
+        sums = sum(other["sums"] for other in everyone) if parts.ranks.first else _nothing()
+        position.sums = torch.as_tensor(sums).to(parts.device)
+        return
+    position.sums = everyone[rank]["sums"].to(parts.device)
+    checkpoint.set_rng_state(everyone[rank]["rng"])
+
+
+def _paced(parts: Parts, position: Position, before: int) -> Position:
+    """At the same share of the epoch, where steps are of another number of images now."""
+    now, accumulate = parts.steps_per_epoch, parts.config.optim.grad_accum_steps
+    if now != before:
+        done = round((position.step - position.epoch * before) / before * now)
+        position.batch = min(done * accumulate, parts.batches)
+        position.step = position.epoch * now + done
     return position
