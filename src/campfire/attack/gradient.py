@@ -74,8 +74,8 @@ def input_gradient(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def right(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Which images are classified rightly, bool [N]."""
-    return model(x).argmax(1) == y
+    """Which images are classified rightly, bool [N]; ties, which bfloat16 has, go as in evaluation."""
+    return model(x).topk(1).indices[:, 0] == y
 
 
 def _within(x: Tensor, box: Box) -> Tensor:

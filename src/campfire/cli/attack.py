@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campfire.cli.flags import Parser
-from campfire.errors import UsageError
+from campfire.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from campfire.attack import Attack
@@ -131,8 +131,10 @@ def _attacks(args: argparse.Namespace) -> "list[Attack]":
 
 
 def _eps(args: argparse.Namespace) -> list[float]:
-    from campfire.attack.distances import read_eps
+    from campfire.attack.distances import SPACES, read_eps
 
+    if args.space not in SPACES:
+        raise UnknownName("space", args.space, SPACES)
     given = args.eps or EPS.get((args.space, args.norm))
     if given is None:
         raise UsageError("--eps is needed with this norm: --norm l2 --eps 0.5 is usual for images of 32 pixels")

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,6 +96,9 @@ class Trained:
     fingerprint: str  # of the images
 
 
+FACTS = {field.name for field in fields(Trained)} - {"model", "pruner", "config"}  # what a checkpoint says of its images
+
+
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     """The model of a run, as it was evaluated.
 
@@ -113,8 +116,10 @@ def load_run(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     config = checkpoint.config_of(saved, file)
     try:
         facts, masks = saved["images"], saved["pruner"]
+        if missing := FACTS - facts.keys():
+            raise CheckpointError(f"{file} does not know {' and '.join(sorted(missing))} of its images: it is damaged")
         model = make_model(config, len(facts["classes"]), facts["channels"], facts["image_size"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged: {error!r}") from None
     model = placed(model, config.compute, torch.device(device)).eval()
     pruner = make_pruner(model, config)

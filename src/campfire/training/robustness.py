@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def _facts(path: str | Path, trained: Trained, sample: Sample) -> dict[str, Any]
         "data": sample.images.name,
         "structure": config.pruning.structure if pruner else "dense",
         "sparsity_true": pruner.sparsity if pruner else 0.0,
-        "weights": _digest(trained.model.state_dict().values()),
+        "weights": _digest(trained.model.state_dict()),
         "fingerprint": trained.fingerprint,
         "sample": sample.digest,
         "images": len(sample.index),
@@ -170,11 +170,12 @@ def _facts(path: str | Path, trained: Trained, sample: Sample) -> dict[str, Any]
     }
 
 
-def _digest(tensors: Iterable[Tensor]) -> str:
+def _digest(state: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(json.dumps([list(tensor.shape), str(tensor.dtype)]).encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for name, tensor in sorted(state.items()):
+        found.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
+        values = tensor.detach().cpu().flatten() + 0  # a dead weight may be -0.0
+        found.update(values.view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 

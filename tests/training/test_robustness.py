@@ -1,0 +1,172 @@
+"""Attacks on runs: the same images for all, clean accuracy as evaluated, and what is refused."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import small
+
+import campfire
+from campfire import cli
+from campfire.attack import named
+from campfire.training.robustness import robustness
+
+EPS = "0,2/255,16/255"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dense run, a sparse one of the same images, and one of others."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings: dict[str, Any] = {"epochs": 4, "model_kwargs": {"width": 0.5}, "era_start": 2, "lr": 0.05}
+    campfire.train(small(structure="dense", **settings), output=folder / "dense")
+    campfire.train(small(structure="ck", sparsity=0.5, **settings, amp=True), output=folder / "ck")
+    other = {"data": "synthetic:images=64,classes=10,size=16,channels=1", "epochs": 1, "structure": "dense"}
+    campfire.train(small(**other, batch_size=32), output=folder / "other")
+    return folder
+
+
+def attack(runs: Path, *argv: str, names: Sequence[str] = ("dense", "ck")) -> int:
+    return cli.main(["attack", *(str(runs / name) for name in names), "--threads", "1", *argv])
+
+
+@pytest.fixture(scope="module")
+def attacked(runs: Path) -> list[dict[str, Any]]:
+    """Both runs after FGSM and PGD on all test images, as the run directories have it."""
+    assert attack(runs, "--attack", "fgsm,pgd", "--eps", EPS, "--steps", "3", "--num-examples", "all") == 0
+    return [json.loads((runs / name / "attack.json").read_text()) for name in ("dense", "ck")]
+
+
+def test_clean_accuracy_is_the_runs_own(runs: Path, attacked: list[dict[str, Any]]) -> None:
+    for name, record in zip(("dense", "ck"), attacked, strict=True):
+        top1 = json.loads((runs / name / "summary.json").read_text())["top1"]
+        assert record["clean"]["top1"] == top1
+        assert [r["top1"] for r in record["results"] if r["eps"] == 0] == [top1, top1]
+        assert record["images"] == record["clean"]["images"] == 360
+
+
+def test_records_say_what_was_attacked(attacked: list[dict[str, Any]]) -> None:
+    dense, sparse = attacked
+    assert (dense["structure"], dense["sparsity_true"], sparse["structure"]) == ("dense", 0.0, "ck")
+    assert 0.4 < sparse["sparsity_true"] <= 0.5
+    assert (dense["sample"], dense["fingerprint"]) == (sparse["sample"], sparse["fingerprint"])
+    assert dense["weights"] != sparse["weights"]
+
+
+def test_stronger_attacks_leave_less(attacked: list[dict[str, Any]]) -> None:
+    for record in attacked:
+        fgsm, pgd = ([r["correct"] for r in record["results"] if r["attack"] == a] for a in ("fgsm", "pgd"))
+        assert fgsm[0] > fgsm[1] > fgsm[2]
+        assert pgd[2] <= fgsm[2]
+        for result in record["results"]:
+            assert result["low"] <= result["top1"] <= result["high"]
+
+
+def test_a_table_for_people(runs: Path, attacked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack(runs, "--eps", "2/255", "--num-examples", "all") == 0
+    out = capsys.readouterr().out
+    assert "360 test images of digits (seed 0)" in out
+    assert "fgsm linf 2/255" in out
+    assert "ck, 0." in out
+    assert len(json.loads((runs / "ck" / "attack.json").read_text())["results"]) == 6  # merged
+
+
+def test_a_sample_is_drawn_by_its_seed(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for i, seed in enumerate(("1", "1", "2")):
+        output = tmp_path / f"{i}.json"
+        argv = ["--num-examples", "60", "--seed", seed, "--eps", "2/255", "--attack", "pgd", "--steps", "2", "--json"]
+        assert attack(runs, *argv, "-o", str(output)) == 0
+        printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert printed == json.loads(output.read_text())
+        found.append([(r["sample"], r["clean"], r["results"][0]["correct"], r["images"]) for r in printed["runs"]])
+    assert found[0] == found[1]
+    assert found[0][0][0] == found[0][1][0] != found[2][0][0]
+    assert found[0][0][3] == 60
+
+
+def test_normalised_is_pixel_over_the_deviation(runs: Path) -> None:
+    """Grey images have one deviation: eps in its units is the same attack, rounded otherwise."""
+    std = campfire.load_run(runs / "dense").std[0]
+    options: dict[str, Any] = {"num_examples": None, "threads": 1}
+    (pixel,) = robustness([runs / "dense"], [named("fgsm")], [8 / 255], **options)
+    (normal,) = robustness([runs / "dense"], [named("fgsm")], [8 / 255 / std], space="normalised", **options)
+    assert normal["clean"] == pixel["clean"]
+    assert abs(normal["results"][0]["correct"] - pixel["results"][0]["correct"]) <= 2
+
+
+def test_compressed_networks_are_attacked_through_their_kernels(runs: Path, attacked: list[dict[str, Any]]) -> None:
+    options: dict[str, Any] = {"num_examples": None, "threads": 1, "compress": True}
+    (record,) = robustness([runs / "ck"], [named("fgsm")], [2 / 255], **options)
+    masked = attacked[1]
+    assert (record["compressed"], record["weights"]) == (True, masked["weights"])
+    assert abs(record["clean"]["correct"] - masked["clean"]["correct"]) <= 3  # sums in another order, in bfloat16
+    assert abs(record["results"][0]["correct"] - masked["results"][1]["correct"]) <= 6
+
+
+def damaged(runs: Path, folder: Path, **facts: Any) -> Path:
+    """A copy of the dense run whose checkpoint says other things of its images; None leaves one out."""
+    saved = torch.load(runs / "dense" / "last.pt", weights_only=True)
+    saved["images"] = {k: v for k, v in (saved["images"] | facts).items() if v is not None}
+    torch.save(saved, folder / "last.pt")
+    return folder
+
+
+def test_without_its_normalisation_nothing_is_attacked(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for facts, message, code in (
+        ({"mean": None}, "does not know mean of its images", 1),
+        ({"std": (0.0,)}, "without it an attack in pixels is impossible", 2),
+        ({"mean": (0.1, 0.2, 0.3)}, "was trained on 1 channels, and its normalisation is mean [0.1, 0.2, 0.3]", 2),
+    ):
+        assert cli.main(["attack", str(damaged(runs, tmp_path, **facts))]) == code
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--eps", "8"], "in levels of a byte it is written 8/255"),
+        (["--eps", "-0.1"], "a distance from 0 up"),
+        (["--norm", "l2"], "--eps is needed with this norm"),
+        (["--norm", "l2", "--eps", "100"], "more than any two images differ by in l2"),
+        (["--attack", "fgms"], "did you mean 'fgsm'"),
+        (["--attack", ","], "names no attack"),
+        (["--attack", "pgd", "--steps", "0"], "steps >= 1"),
+        (["--space", "pixels"], "did you mean 'pixel'"),
+        (["--space", "normalised", "--attack", "fgsm,autoattack"], "autoattack moves images in [0, 1] only"),
+        (["--num-examples", "0"], "is 1 or more"),
+        (["--num-examples", "some"], "a number or all"),
+        (["--compress"], "one of these runs is dense"),
+        (["--output", "nowhere/there.json"], "give another --output"),
+    ],
+)
+def test_bad_requests(runs: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack(runs, *argv) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_of_other_images_are_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack(runs, names=["dense", "other"]) == 2
+    assert "not the same images" in capsys.readouterr().err
+    assert attack(runs, "--data", "synthetic:classes=7,images=70") == 2
+    assert "other classes" in capsys.readouterr().err
+
+
+def test_results_on_other_images_are_kept(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "dense", run)
+    (run / "attack.json").unlink(missing_ok=True)
+    argv = ["attack", str(run), "--threads", "1", "--eps", "2/255", "--num-examples"]
+    assert cli.main([*argv, "50"]) == 0
+    assert cli.main([*argv, "40"]) == 2
+    assert "has results on other images; give --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert cli.main([*argv, "40", "--overwrite"]) == 0
+    assert json.loads((run / "attack.json").read_text())["images"] == 40
+    assert cli.main(["attack", str(run), str(run / "last.pt"), "--eps", "0"]) == 2
+    assert "give --output FILE" in capsys.readouterr().err
