@@ -72,7 +72,8 @@ def test_files_are_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["campfire", "campfire.cli", "campfire.config", "campfire.schedules", "campfire.allocations"]
+    "module",
+    ["campfire", "campfire.cli", "campfire.cli.sweep", "campfire.config", "campfire.schedules", "campfire.allocations"],
 )
 def test_these_never_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -83,6 +83,8 @@ def _sweep(args: Namespace) -> int:
     if grid is not None and not is_sweep(folder):
         _check(grid)
     with Index.create(folder) if grid is None else settle(folder, grid) as index, _Stop() as stop, _log_on_stderr():
+        if grid is not None:
+            (folder / "grid.yaml").write_bytes(find(args.grid).read_bytes())
         engine = make(args.engine, folder, args.jobs, args.engine_options)
         Driver(index, engine, jobs=args.jobs, retries=args.retries, stopping=stop.asked).run()
     return _end(folder, args, stop)

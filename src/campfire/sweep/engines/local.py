@@ -41,8 +41,8 @@ class Local:
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
         for name in options:
             raise UnknownName("option of engine 'local'", name, ["(it has none)"])
-        cores = max(1, len(os.sched_getaffinity(0)) // (jobs or self.jobs))
-        self._environment = {"OMP_NUM_THREADS": str(cores), **os.environ}
+        share = max(1, _cores() // (jobs or self.jobs))
+        self._environment = {"OMP_NUM_THREADS": str(share), **os.environ}
         self._gpus, self._started = gpus(), list[Process]()
 
     def start(self, folder: Path) -> Process:
@@ -59,6 +59,10 @@ class Local:
 
     def close(self) -> None:
         """Nothing is left to end."""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
