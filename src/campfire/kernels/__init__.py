@@ -17,6 +17,7 @@ _NAMES = (
     "blocks.kernel",
     "blocks.bf16",
     "blocks.amx",
+    "gpu.two_four",
     "gpu.kernel",
 )
 for _name in _NAMES:  # the last that can serve, serves
