@@ -32,9 +32,9 @@ def main() -> int:
         return int(pytest.main(rest))
     if rest:
         parser.error(f"unknown: {' '.join(rest)}")
-    import stages
-
     if args.small:
+        import stages
+
         stages.small()
         return 0
     return run(args, missing)
@@ -42,19 +42,21 @@ def main() -> int:
 
 def run(args: argparse.Namespace, missing: list[str]) -> int:
     """The stages; 1 where one failed."""
-    import stages
-    import targets
     import torch
-
-    from campfire.bench.timing import machine
 
     if not args.dry and not torch.cuda.is_available():
         print("no GPU is here; --dry tries the script without one", file=sys.stderr)
         return 2
+    import stages
+    import targets
+
+    from campfire.bench.timing import machine
+
     torch.backends.cudnn.benchmark = not args.dry
     begun = time.monotonic()
     where = machine(torch.device("cpu" if args.dry else "cuda"))
-    results: dict[str, Any] = {"when": time.strftime("%Y-%m-%d"), "machine": where, "without": missing, "stages": {}}
+    results: dict[str, Any] = {"when": time.strftime("%Y-%m-%d"), "machine": where, "dry": args.dry, "without": missing}
+    results["stages"] = {}
     for stage in stages.STAGES:
         if not args.only or stage.__name__ in args.only.split(","):
             results["stages"][stage.__name__] = _one(stage, args, begun, results)

@@ -58,7 +58,9 @@ def table(results: Results) -> list[dict[str, Any]]:
     rows = []
     for target in TARGETS:
         got = target.measured(results)
-        reached = None if got is None else got <= target.wanted if target.at_most else got >= target.wanted
+        reached = (
+            None if got is None or results["dry"] else got <= target.wanted if target.at_most else got >= target.wanted
+        )
         rows.append({"what": target.what, "target": target.wanted, "measured": got, "reached": reached})
     return rows
 
@@ -80,7 +82,7 @@ def markdown(results: Results) -> str:
     machine = results["machine"]
     name = machine.get("gpu", machine["cpu"])
     lines = [
-        f"# {name}",
+        f"# {name}{' (dry run: tiny shapes on a CPU, these figures mean nothing)' if results['dry'] else ''}",
         "",
         f"torch {machine['torch']}, Triton {machine.get('triton')}, CUDA {machine.get('cuda')}, {results['when']}. "
         f"`bash bench/gpu.sh`, {results['seconds']:.0f} s. Stages that were left out or failed: {_missing(results)}.",
@@ -89,7 +91,9 @@ def markdown(results: Results) -> str:
         "|---|---|---|---|",
     ]
     for row in results["targets"]:
-        reached = {None: "not measured", True: "yes", False: "no"}[row["reached"]]
+        reached = (
+            {None: "", True: "yes", False: "no"}[row["reached"]] if row["measured"] is not None else "not measured"
+        )
         lines.append(f"| {row['what']} | {row['target']:g} | {_number(row['measured'])} | {reached} |")
     return "\n".join([*lines, "", *_kernels(results.get("kernels") or []), *_masks(results.get("masks") or {})]) + "\n"
 

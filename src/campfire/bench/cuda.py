@@ -12,8 +12,9 @@ from campfire.bench.timing import interleaved
 from campfire.errors import UsageError
 
 Run = Callable[[], Any]
-AHEAD = 2_000_000  # clock cycles that the GPU sleeps, so that the host has launched what comes before it starts
+AHEAD = 20_000_000  # clock cycles that the GPU sleeps, so that the host has launched what comes before it starts
 MOST = 8  # copies of an input
+uncaptured: list[str] = []  # why some candidates were timed without a CUDA graph
 
 
 def device_of(name: str) -> torch.device:
@@ -44,13 +45,21 @@ def copies(size: int, device: torch.device) -> int:
 def turns(candidates: Mapping[str, Sequence[Run]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Milliseconds of one run of every candidate in every round, see `interleaved`; its runs differ in their inputs alone.
 
-    On a GPU a candidate is captured as one CUDA graph, and timed by events.
+    On a GPU a candidate is captured as one CUDA graph, and timed by events; where one cannot be captured, none is.
     """
-    if device.type != "cuda":
-        times = interleaved({name: _one_by_one(runs) for name, runs in candidates.items()}, rounds)
-    else:
-        times = by_events({name: graphed(_one_by_one(runs)) for name, runs in candidates.items()}, rounds)
+    whole = {name: _one_by_one(runs) for name, runs in candidates.items()}
+    times = interleaved(whole, rounds) if device.type != "cuda" else by_events(_all_graphed(whole), rounds)
     return {name: [x / len(candidates[name]) for x in values] for name, values in times.items()}
+
+
+def _all_graphed(candidates: Mapping[str, Run]) -> Mapping[str, Run]:
+    try:
+        return {name: graphed(run) for name, run in candidates.items()}
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        uncaptured.append(f"{', '.join(candidates)}: {str(error).splitlines()[0]}")
+        return candidates
 
 
 def _one_by_one(runs: Sequence[Run]) -> Run:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from campfire.bench.candidates import CANDIDATES
-from campfire.bench.cuda import copies, device_of, turns
+from campfire.bench.cuda import copies, device_of, turns, uncaptured
 from campfire.bench.layers import Layer, layers_of
 from campfire.bench.timing import machine, ratio
 from campfire.errors import UnknownName, UsageError
@@ -83,6 +83,7 @@ def bench_kernels(
         "total": first["total"],
         "by_structure": by_structure,
         "layers": rows,
+        **({"uncaptured": list(uncaptured)} if where.type == "cuda" else {}),
         "machine": machine(where),
     }
 

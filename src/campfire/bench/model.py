@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from campfire import models
-from campfire.bench.cuda import device_of, turns
+from campfire.bench.cuda import device_of, turns, uncaptured
 from campfire.bench.kernels import keep_memory
 from campfire.bench.memory import peak_memory
 from campfire.bench.nets import Compiled, Inference, Pair, Step, compressed, dense_net, of_run
@@ -91,6 +91,7 @@ def bench_model(
         "peak_memory_mb": peak_memory(model, structure, sparsity, batches[0], size, where)
         if memory and not run
         else None,
+        **({"uncaptured": list(uncaptured)} if where.type == "cuda" else {}),
         "machine": machine(where),
     }
 

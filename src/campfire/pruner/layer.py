@@ -230,14 +230,6 @@ class PrunedLayer:
         )
 
 
-def lost_outputs(layer: PrunedLayer) -> Tensor:
-    """How many outputs no weight reaches, int64 [1], on the layer's device; 0 where the structure means it."""
-    if layer.structure.drops_outputs:
-        return torch.zeros(1, dtype=torch.int64, device=layer.weight.device)
-    outputs = layer.keep.view(torch.uint8).flatten(1).amax(1)  # any() of bools takes 50 times as long
-    return (outputs == 0).sum()[None]
-
-
 def _to_one(x: Tensor) -> Tensor:
     """Values >= 0 on [0, 1], float32."""
     x = x.float()

@@ -20,12 +20,12 @@ from campfire.pruner.binding import Binding
 from campfire.pruner.clock import Clock
 from campfire.pruner.hosting import Hosting
 from campfire.pruner.later import Later
-from campfire.pruner.layer import PrunedLayer, for_layer, lost_outputs
+from campfire.pruner.layer import PrunedLayer, for_layer
 from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
 from campfire.pruner.ranks import check_ranks
 from campfire.pruner.rules import Rules, bare, targets
-from campfire.pruner.together import masks_together
+from campfire.pruner.together import lost_outputs, masks_together
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score
@@ -229,8 +229,8 @@ class Pruner(Hosting):
         stage.applied, stage.updates = target, stage.updates + 1
         zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
         self._later.ask(refused, _refuse)
-        quiet = [layer for layer in changed if layer.target.name not in self._warned]
-        self._later.ask([lost_outputs(layer) for layer in quiet], partial(self._warn_of_lost, quiet))
+        quiet = [x for x in changed if x.target.name not in self._warned and not x.structure.drops_outputs]
+        self._later.ask(lost_outputs(quiet), partial(self._warn_of_lost, quiet))
         self._later.hear()
 
     def _warn_of_lost(self, layers: Sequence[PrunedLayer], numbers: Sequence[int]) -> None:

@@ -111,6 +111,26 @@ def _fields(part: Part) -> tuple[int, ...]:
     )
 
 
+def lost_outputs(keeps: Sequence[Tensor]) -> Tensor | None:
+    """How many outputs of each contiguous mask [K, C, R, S] no weight reaches, int32 [masks]."""
+    if not keeps or not serves(keeps[0].device) or any(x.numel() >= MOST for x in keeps):
+        return None
+    return _lost_outputs(keeps)
+
+
+@or_none
+def _lost_outputs(keeps: Sequence[Tensor]) -> Tensor:
+    from campfire.native.gpu import selecting
+
+    count_lost: Any = selecting.count_lost
+    device = keeps[0].device
+    rows = chunks(tuple(len(x) for x in keeps), 1, device)
+    lengths = sent([x[0].numel() for x in keeps], device, torch.int32)
+    lost = torch.zeros(len(keeps), dtype=torch.int32, device=device)
+    count_lost[(rows.number,)](sent(addresses(keeps), device), lengths, rows.owners, rows.places, lost, BLOCK=1024)
+    return lost
+
+
 def servable(value: Tensor) -> bool:
     """Whether a weight can be read where it lies."""
     return value.dim() == 4 and _fits(value) and (value.is_contiguous() or _last(value))

@@ -146,3 +146,18 @@ def write_keep(keys, parts, owners, places, cuts, wanteds, states, after, output
     while j < grain:
         tl.store(keep + start + unit * grain + j, kept, mask=unit < units)
         j += 1
+
+
+@triton.jit
+def count_lost(masks, lengths, owners, places, lost, BLOCK: tl.constexpr):
+    """lost [masks] += 1 for an output, ``lengths`` bytes in a row, that no weight reaches."""
+    owner = tl.load(owners + tl.program_id(0))
+    length = tl.load(lengths + owner)
+    row = tl.load(masks + owner).to(tl.pointer_type(tl.uint8)) + tl.load(places + tl.program_id(0)) * length
+    at, found = length * 0, tl.zeros([BLOCK], tl.int32)
+    while at < length:
+        entry = at + tl.arange(0, BLOCK)
+        found |= tl.load(row + entry, mask=entry < length, other=0).to(tl.int32)
+        at += BLOCK
+    dead = (tl.sum(found, 0) == 0).to(tl.int32)
+    tl.atomic_add(lost + owner, dead, mask=dead != 0)
