@@ -137,13 +137,14 @@ def reached(output: Path) -> int:
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """What of two finished runs is not equal bit for bit: weights, the whole last checkpoint, every number of every epoch."""
+    """What of two finished runs is not equal bit for bit: weights, the last and the best checkpoint, every number of every epoch."""
     found = []
     one, other = (load_file(run / "model.safetensors") for run in (ours, theirs))
     found += [f"weight {name}" for name in sorted({*one, *other}) if not _same(one.get(name), other.get(name))]
-    states = [torch.load(run / "last.pt", weights_only=True) for run in (ours, theirs)]
-    for key in ("model", "optimizer", "pruner", "scaler", "ema", "rng", "epoch", "step", "best"):
-        found += [] if _same(states[0][key], states[1][key]) else [f"checkpoint {key}"]
+    for name in ("last.pt", "best.pt"):
+        states = [torch.load(run / name, weights_only=True) for run in (ours, theirs)]
+        for key in ("model", "optimizer", "pruner", "scaler", "ema", "rng", "epoch", "step", "best"):
+            found += [] if _same(states[0][key], states[1][key]) else [f"{name} {key}"]
     rows = [_records(run) for run in (ours, theirs)]
     return found + (["metrics.jsonl"] if rows[0] != rows[1] else [])
 
