@@ -20,13 +20,14 @@ from campfire.sweep.retrying import retry
 from campfire.sweep.settling import settle
 from campfire.sweep.table import aligned, cells, progress, rows
 
-EPILOG = """\
-campfire sweep status DIR   what has become of the trials
-campfire sweep table DIR    their results
-campfire sweep retry DIR    failed trials once more, at the next campfire sweep DIR
-
-The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done, 3 some diverged, 1 some failed.
-The grid's format, several machines, and Slurm: docs/sweeps.md."""
+USAGE = """campfire sweep GRID.yaml|DIR [options]
+       campfire sweep status DIR            what has become of the trials
+       campfire sweep table DIR [--each]    their results
+       campfire sweep retry DIR [TRIAL ...] failed trials once more, at the next campfire sweep DIR"""
+EPILOG = (
+    "The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done, 3 some diverged, 1 some failed; "
+    "others: campfire --help. The grid's format, several machines, Slurm: docs/sweeps.md."
+)
 COUNTED = ("done", "running", "pending", "failed", "diverged", "pruned", "skipped")
 log = logging.getLogger("campfire")
 
@@ -35,7 +36,7 @@ def parser() -> Parser:
     """Everything ``campfire sweep`` understands, but its further commands."""
     own = Parser(
         prog="campfire sweep",
-        usage="campfire sweep GRID.yaml|DIR [options]\n       campfire sweep status|table|retry DIR",
+        usage=USAGE,
         description="Train every combination that a grid asks for, each once, and end with a report.",
         epilog=EPILOG,
     )
