@@ -118,8 +118,11 @@ class RunDirectory:
     def write_history(self, records: Sequence[Mapping[str, Any]]) -> None:
         """``metrics.jsonl`` and ``summary.csv``: one record an epoch, always the whole history, so never one twice."""
         self.write_text("metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
-        table = io.StringIO()
-        writer = csv.DictWriter(table, records[0] if records else [], lineterminator="\n")
+        table, names = (
+            io.StringIO(),
+            dict.fromkeys(name for record in records for name in record),
+        )  # older ones have fewer
+        writer = csv.DictWriter(table, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
         self.write_text("summary.csv", table.getvalue())
