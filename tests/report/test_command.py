@@ -19,7 +19,7 @@ def test_it_writes_beside_each_other(runs, tmp_path, capsys):
     assert out.splitlines()[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     linked = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert linked == [f"figures/{name}.svg" for name in ("tradeoff", "accuracy", "sparsity", "loss", "layers")]
+    assert linked == [f"figures/{name}.svg" for name in ("tradeoff", "gaps", "accuracy", "sparsity", "loss", "layers")]
     assert all((tmp_path / "out" / path).read_text(encoding="utf-8").startswith("<svg") for path in linked)
     assert not list((tmp_path / "out").rglob("*.part"))
 

@@ -150,10 +150,10 @@ def test_runs_that_stopped_early_are_shown(tmp_path, runs):
 def test_every_plot_is_wellformed_and_labelled(runs):
     text = page_of(*runs)
     drawn = svgs(text)
-    assert len(drawn) == 1 + 3 + 1  # accuracy against sparsity, the curves, the layers
+    assert len(drawn) == 2 + 3 + 1  # against sparsity, the curves, the layers
     for svg in drawn:
         assert len(ElementTree.fromstring(svg).attrib["aria-label"]) > 40
-    assert text.count('role="img" aria-label=') == 5
+    assert text.count('role="img" aria-label=') == 6
 
 
 def test_it_is_outlined_for_those_who_cannot_see_it(runs):

@@ -13,7 +13,7 @@ from run_records import write_run
 from campfire.report import svg
 from campfire.report.chart import Scale, log_ticks, round_ticks
 from campfire.report.compare import load
-from campfire.report.depth import by_depth, extremes
+from campfire.report.depth import by_depth, extremes, shown
 from campfire.report.plots import CURVES, curves, lines_of
 from campfire.report.settings import looks
 
@@ -79,7 +79,7 @@ def test_more_runs_than_colours_differ_in_their_dashes(tmp_path):
 
 def test_seeds_of_one_setting_look_alike(tmp_path):
     report = load([write_run(tmp_path / f"s{i}", epochs=2, seed=i) for i in range(3)])
-    assert {look.label for look in looks(report.runs, report.rows).values()} == {"ck · gradual 70.00 %, 3 seeds"}
+    assert {look.label for look in looks(report.runs, report.rows).values()} == {"ck · gradual, 70 %, 3 seeds"}
 
 
 def test_a_row_for_each_layer_and_a_ring_where_it_is_dense(runs):
@@ -151,3 +151,15 @@ def test_a_scale_stays_within_its_pixels(value, log):
 def test_any_text_can_be_drawn(text):
     drawing = svg.Drawing(10, 10, text).text((0, 0), text).dot((1, 1), "ink", tip=text)
     ElementTree.fromstring(drawing.done())
+
+
+def test_many_settings_share_the_colour_of_their_series_and_the_sparsest_are_drawn_by_layer(tmp_path):
+    levels = (0.3, 0.4, 0.5, 0.6, 0.7)
+    report = load(
+        [write_run(tmp_path / f"{s}{x}", structure=s, target=x, epochs=2) for s in ("ck", "window") for x in levels]
+    )
+    look = looks(report.runs, report.rows)
+    assert {one.label for one in look.values()} == {"ck · gradual", "window · gradual"}
+    assert [row[0] for row in extremes(report.runs, look)] == ["ck · gradual, 70 %", "window · gradual, 70 %"]
+    assert shown(report.runs, look) == " Drawn are 2 of 10 settings, the sparsest of their kind."
+    assert shown(report.runs[:2], look) == ""

@@ -7,10 +7,9 @@ from campfire.report.chart import Item
 from campfire.report.formats import fixed, plain
 from campfire.report.record import Run
 from campfire.report.rows import dots
-from campfire.report.settings import Look
+from campfire.report.settings import Look, drawn_apart
 
 HEAD = ("setting", "least zeros, %", "most zeros, %")
-MOST = 8  # settings that fit side by side
 
 
 def by_depth(runs: Sequence[Run], looks: Mapping[str, Look]) -> str | None:
@@ -33,18 +32,18 @@ def extremes(runs: Sequence[Run], looks: Mapping[str, Look]) -> list[tuple[str, 
 
 def shown(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
     """What the figure leaves out, as a sentence; nothing where all is in it."""
-    every = len({looks[run.name] for run in runs if any(layer.pruned for layer in run.layers)})
-    return f" The first {MOST} of {every} settings are drawn." if every > MOST else ""
+    every = len(drawn_apart(_pruned(runs), looks, len(runs)))
+    drawn = len(groups_of(runs, looks))
+    return f" Drawn are {drawn} of {every} settings, the sparsest of their kind." if drawn < every else ""
 
 
 def groups_of(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[Item, list[Run]]:
-    """The pruned runs of the first settings, by what stands for them in a legend."""
-    groups: dict[Item, list[Run]] = {}
-    for run in runs:
-        if any(layer.pruned and layer.true is not None for layer in run.layers):
-            look = looks[run.name]
-            groups.setdefault((look.label, look.ink, look.dash), []).append(run)
-    return dict(list(groups.items())[:MOST])
+    """The pruned runs, by what stands for them in a legend."""
+    return drawn_apart(_pruned(runs), looks)
+
+
+def _pruned(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if any(layer.pruned and layer.true is not None for layer in run.layers)]
 
 
 def _means(runs: Sequence[Run]) -> dict[str, float]:

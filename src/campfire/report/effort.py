@@ -7,12 +7,11 @@ from campfire.report.bars import bars
 from campfire.report.chart import Item
 from campfire.report.compare import Report
 from campfire.report.counted import Cost, Kernels
-from campfire.report.depth import MOST
 from campfire.report.formats import NONE, fixed, human, plain, share
 from campfire.report.record import Run
 from campfire.report.rows import dots
 from campfire.report.section import Figure, Section, Table, figure
-from campfire.report.settings import Look
+from campfire.report.settings import Look, drawn_apart
 
 COST_HEAD = ("run", "file, %", "Mao, %", "MACs, %", "references, %", "moved")
 LAYER_COSTS = ("layer", "file, %", "MACs, %", "references, %", "moved")
@@ -74,15 +73,13 @@ def _share(part: float, whole: float, unit: str = "") -> str:
 
 
 def _drawn(known: Sequence[tuple[Run, Any]], looks: Mapping[str, Look]) -> str | None:
-    sparse = [(run, found.convolutions) for run, found in known if not run.dense][:MOST]
-    if not sparse:
-        return None
+    settings = drawn_apart([run for run, _ in known if not run.dense], looks)
     groups: dict[str, list[tuple[Item, float]]] = {}
-    for run, cost in sparse:
-        look = looks[run.name]
-        for name, value in _left(cost).items():
-            groups.setdefault(name, []).append(((plain(run.name), look.ink, look.dash), 100 * value))
-    return bars("Left of a dense network's convolutions, %", groups)
+    for item, runs in settings.items():
+        assert runs[0].costs is not None
+        for name, value in _left(runs[0].costs.convolutions).items():
+            groups.setdefault(name, []).append((item, 100 * value))
+    return bars("Left of a dense network's convolutions, %", groups) if groups else None
 
 
 def _left(cost: Cost) -> dict[str, float]:
@@ -121,4 +118,4 @@ def _speed_table(run: Run, kernels: Kernels) -> Table:
         used = ", ".join(dict.fromkeys(plain(x.kernel) for x in layer.passes.values()))
         zeros = None if layer.density is None else 100 * (1 - layer.density)
         rows.append((plain(layer.name), fixed(zeros), *speeds, used))
-    return Table(f"{plain(run.name)}: {_how(kernels)}", SPEED_HEAD, rows)
+    return Table(f"{plain(run.name)}: {_how(kernels)}", SPEED_HEAD, rows, folded=True)

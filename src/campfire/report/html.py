@@ -27,7 +27,6 @@ from campfire.report.section import Section, Table
 from campfire.report.settings import looks
 
 EPOCH_ROWS = 200  # the rest is in metrics.jsonl
-LONG = 12  # rows of a table that is folded
 
 
 def render(report: Report, sections: Sequence[Section]) -> str:
@@ -58,7 +57,6 @@ def render(report: Report, sections: Sequence[Section]) -> str:
         runs=[_run(run, look[run.name].ink) for run in report.runs],
         tables=[("differences", "Where the runs differ", config_rows(report.runs)),
                 ("environment", "Environment", environment_rows(report.runs))],
-        long=LONG,
         nothing=NONE,
     )  # fmt: skip
     return text + "\n"

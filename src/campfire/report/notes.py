@@ -81,7 +81,9 @@ def _missed(runs: Sequence[Run]) -> Iterator[str]:
 def _sizes(runs: Sequence[Run]) -> Iterator[str]:
     sizes = {run.name: run.model_bytes for run in runs if run.model_bytes}
     if sizes:
-        listed = ", ".join(f"{name} {human(size, 'B')}" for name, size in sizes.items())
+        told = {human(size, "B") for size in sizes.values()}
+        each = f"{min(told)} each" if len(told) == 1 and len(sizes) > 1 else ""
+        listed = each or ", ".join(f"{name} {human(size, 'B')}" for name, size in sizes.items())
         zeros = "; zeros are stored like any other weight" if any(not r.dense and r.model_bytes for r in runs) else ""
         yield f"Size of model.safetensors on disk: {listed}{zeros}."
 

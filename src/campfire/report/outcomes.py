@@ -4,16 +4,18 @@ from collections.abc import Iterable, Sequence
 
 from campfire.report.compare import Report
 from campfire.report.formats import NONE, fixed, percent
+from campfire.report.gaps import gaps as gap_figure
 from campfire.report.paper import NOTE, ROWS, Quoted
 from campfire.report.section import Section, Table, figure
 from campfire.report.settings import Series, Setting, Spread, series_of
 from campfire.report.tradeoff import tradeoff
 
 HEAD = ("setting", "runs", "zeros asked, %", "true, %", "top-1, %", "vs dense", "best epoch")
-SETTINGS = (
+SEEDS = (
     "Settings are runs that differ in their seed alone: mean \N{PLUS-MINUS SIGN} standard deviation over them. True zeros are "
-    "over all convolutions, vs dense is in points, the best epoch that of the best top-1 with the final sparsity"
+    "over all convolutions, vs dense is in points, the best epoch that of the best top-1 with the final sparsity."
 )
+LINES = "Dotted are the paper's of ImageNet after epoch 100, a line for each start of the era"
 
 
 def outcomes(report: Report, draw: bool) -> list[Section]:
@@ -28,13 +30,13 @@ def outcomes(report: Report, draw: bool) -> list[Section]:
     )
     drawn = figure("tradeoff", tradeoff(series) if draw else None, caption)
     several = len(report.runs) > 1
-    against = Section("tradeoff", "Accuracy against sparsity", "", drawn, (_settings(series),) if several else ())
-    return [against, *_deltas(pruned)]
+    table, words = ((_settings(series),), SEEDS) if several else ((), "")
+    return [Section("tradeoff", "Accuracy against sparsity", words, drawn, table), *_deltas(pruned, draw)]
 
 
 def _settings(series: Sequence[Series]) -> Table:
     rows = [_setting(one, setting) for one in series for setting in one.settings]
-    return Table(SETTINGS, HEAD, rows)
+    return Table("Settings", HEAD, rows)
 
 
 def _setting(series: Series, setting: Setting) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ def _told(spread: Spread | None, factor: float = 1, sign: str = "") -> str:
     return NONE if spread is None else Spread(tuple(factor * value for value in spread.values)).told(2, sign)
 
 
-def _deltas(pruned: Sequence[Series]) -> Iterable[Section]:
+def _deltas(pruned: Sequence[Series], draw: bool) -> Iterable[Section]:
     """The table of gaps, where there is any gap."""
     own = [(one, {_level(setting): setting.gap for setting in one.settings if setting.gap}) for one in pruned]
     own = [(one, gaps) for one, gaps in own if gaps]
@@ -62,6 +64,10 @@ def _deltas(pruned: Sequence[Series]) -> Iterable[Section]:
         return
     structures = dict.fromkeys(structure(one) for one, _ in own)
     quoted = [row for row in ROWS if row.structure in structures]
+    lines = [(one.name, structure(one), gaps) for one, gaps in own]
+    drawn = figure(
+        "gaps", gap_figure(lines, quoted) if draw else None, LINES if quoted else "By the sparsity asked for"
+    )
     levels = _levels([level for _, gaps in own for level in gaps], quoted)
     quoted = [row for row in quoted if any(level in row.top1 for level in levels)]
     rows, marked = [], set()
@@ -75,7 +81,7 @@ def _deltas(pruned: Sequence[Series]) -> Iterable[Section]:
         "Points of top-1 to dense, by the sparsity asked for; mean \N{PLUS-MINUS SIGN} standard deviation over seeds"
     )
     title = "Gap to dense, beside the paper's" if quoted else "Gap to dense"
-    yield Section("deltas", title, NOTE if quoted else "", (), (Table(caption, head, rows, frozenset(marked)),))
+    yield Section("deltas", title, NOTE if quoted else "", drawn, (Table(caption, head, rows, frozenset(marked)),))
 
 
 def _levels(own: Sequence[float], quoted: Sequence[Quoted]) -> list[float]:

@@ -7,12 +7,16 @@ from itertools import groupby
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text under a head; the first column names the rows. ``quoted`` rows are not from these runs."""
+    """Cells as text under a head; the first column names the rows.
+
+    ``quoted`` rows are not from these runs; ``folded`` where a figure shows the same.
+    """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     quoted: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
 """Runs that differ in their seed alone are one setting; settings that differ in sparsity too are points of one series."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 from campfire.config.schema import FREE
+from campfire.report.chart import Item
 from campfire.report.columns import how
 from campfire.report.compare import Row
-from campfire.report.formats import fixed, percent, plain
+from campfire.report.formats import fixed, plain
 from campfire.report.record import Run
 from campfire.report.svg import SERIES
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
+MOST = 8  # settings that fit side by side
 SEED, SPARSITY = "run.seed", "pruning.sparsity"
 Key = tuple[tuple[str, str], ...]
 
@@ -113,18 +116,45 @@ def series_of(runs: Sequence[Run], rows: Sequence[Row]) -> list[Series]:
 
 
 def looks(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Look]:
-    """By the run's name. Dense settings are dashed ink; the others take the colours in turn, then again with dashes."""
+    """By the run's name: a colour for each setting, or where they are too many for each series. Dense is dashed ink."""
+    pruned = [run for run in runs if not run.dense]
+    few = len(set(map(setting_key, pruned))) <= len(SERIES) or len(set(map(_series_key, pruned))) == 1
+    key_of = setting_key if few else _series_key
     groups: dict[Key, list[int]] = {}
     for index, run in enumerate(runs):
-        groups.setdefault(setting_key(run), []).append(index)
+        groups.setdefault(key_of(run), []).append(index)
+    names = _names({key: (runs[members[0]], rows[members[0]]) for key, members in groups.items()})
     found: dict[str, Look] = {}
     turns = {True: 0, False: 0}
-    for members in groups.values():
+    for key, members in groups.items():
         first = runs[members[0]]
-        look = _look(first.dense, turns[first.dense], _label([runs[i] for i in members], rows[members[0]]))
+        label = _label([runs[i] for i in members], rows[members[0]]) if few else names[key]
+        look = _look(first.dense, turns[first.dense], label)
         turns[first.dense] += 1
         found |= {runs[i].name: look for i in members}
     return {run.name: found[run.name] for run in runs}
+
+
+def drawn_apart(runs: Sequence[Run], looks: Mapping[str, Look], most: int = MOST) -> dict[Item, list[Run]]:
+    """Settings side by side, by what stands for them in a legend; too many of them: the sparsest of each look."""
+    groups: dict[Key, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(setting_key(run), []).append(run)
+    settings = list(groups.values())
+    if len(settings) > most:
+        sparsest = {looks[group[0].name]: group for group in sorted(settings, key=lambda group: _asked(group[0]))}
+        settings = [group for group in settings if sparsest[looks[group[0].name]] is group][:most]
+    shared = Counter(looks[group[0].name] for group in groups.values())
+    return {_item(looks[group[0].name], group, shared): group for group in settings}
+
+
+def _item(look: Look, group: Sequence[Run], shared: Mapping[Look, int]) -> Item:
+    level = f", {100 * _asked(group[0]):.4g} %" if shared[look] > 1 else ""
+    return (look.label + level, look.ink, look.dash)
+
+
+def _asked(run: Run) -> float:
+    return run.summary.sparsity_requested or 0.0
 
 
 def best_epoch(run: Run) -> float | None:
@@ -169,7 +199,8 @@ def _besides(own: dict[str, str], alike: Sequence[dict[str, str]]) -> str:
 def _label(members: Sequence[Run], row: Row) -> str:
     if len(members) == 1:
         return plain(members[0].name)
-    return f"{how(row)}{'' if members[0].dense else f' {percent(row.sparsity_requested)} %'}, {len(members)} seeds"
+    level = "" if members[0].dense else f", {100 * (row.sparsity_requested or 0):.4g} %"
+    return f"{how(row)}{level}, {len(members)} seeds"
 
 
 def _look(dense: bool, turn: int, label: str) -> Look:
