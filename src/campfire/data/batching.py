@@ -103,4 +103,4 @@ def _finish(
         x = shift_and_flip(x, index, seed=seed, epoch=epoch, pad=data.pad, flip=data.flip)
     scale, offset = scale_and_offset(data.mean, data.std, x.device)
     x = x.float().mul_(scale).add_(offset)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

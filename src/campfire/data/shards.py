@@ -1,13 +1,14 @@
 """WebDataset shards: tar files, read where they lie. The members of a sample share a name up to its first dot."""
 
 import io
+import itertools
 import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -129,28 +130,21 @@ def _samples(tar: Path) -> Iterator[Sample]:
     """The samples of a shard, in its order; nothing is unpacked."""
     try:
         with tarfile.open(tar, "r:") as archive, open(tar, "rb") as file:
-            size, members = os.fstat(file.fileno()).st_size, {}
-            for member in archive:
-                if not member.isfile():
-                    continue
-                if member.offset_data + member.size > size:
-                    raise CampfireError(f"{tar} is truncated: {member.name} does not lie within it; copy it again")
-                key, ending = _split(member.name)
-                if members and key != members["key"]:
-                    yield _sample(tar, members)
-                    members = {}
-                members["key"] = key
-                if ending == _LABEL:
-                    file.seek(member.offset_data)
-                    members["label"] = file.read(min(member.size, _LONGEST)).decode(errors="replace").strip()
-                elif ending.endswith(EXTENSIONS):
-                    members["image"] = (member.offset_data, member.size)
-            if members:
-                yield _sample(tar, members)
+            for key, members in itertools.groupby(_files(archive, tar), lambda member: _split(member.name)[0]):
+                yield _sample(f"{tar}: sample {key!r}", key, list(members), file)
     except tarfile.TarError as error:
         raise CampfireError(
             f"cannot read the shard {tar} ({error}); copy it again, and unpack it if it is compressed"
         ) from None
+
+
+def _files(archive: tarfile.TarFile, tar: Path) -> Iterator[tarfile.TarInfo]:
+    size = tar.stat().st_size
+    for member in archive:
+        if member.offset_data + member.size > size:
+            raise CampfireError(f"{tar} is truncated: {member.name} does not lie within it; copy it again")
+        if member.isfile():
+            yield member
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -160,9 +154,13 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, (dot + ending).lower()
 
 
-def _sample(tar: Path, members: dict[str, Any]) -> Sample:
-    if missing := [what for what in ("image", "label") if what not in members]:
-        ending = _LABEL if missing[0] == "label" else " or ".join(EXTENSIONS[:3])
-        raise UsageError(f"{tar}: sample {members['key']!r} has no {missing[0]} ({ending})")
-    first, size = members["image"]
-    return Sample(members["key"], first, size, members["label"])
+def _sample(what: str, key: str, members: Sequence[tarfile.TarInfo], file: BinaryIO) -> Sample:
+    found = {_split(member.name)[1]: member for member in members}
+    image = next((member for ending, member in found.items() if ending.endswith(EXTENSIONS)), None)
+    if image is None:
+        raise UsageError(f"{what} has no image ({' or '.join(EXTENSIONS[:3])})")
+    if (label := found.get(_LABEL)) is None:
+        raise UsageError(f"{what} has no label ({_LABEL})")
+    file.seek(label.offset_data)
+    text = file.read(min(label.size, _LONGEST)).decode(errors="replace").strip()
+    return Sample(key, image.offset_data, image.size, text)
