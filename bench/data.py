@@ -165,12 +165,12 @@ def main() -> int:
         }  # fmt: skip
         if to_arrow(folder):
             subjects["arrow"] = (ours, load(f"hfds/{folder / 'arrow'}"))
-        rates = measure(subjects, args.batch, args.workers, args.rounds)
-    found: dict[str, Any] = {**vars(args), "images_per_second": {k: round(v, 1) for k, v in rates.items()}}
+        rates, costs = measure(subjects, args.batch, args.workers, args.rounds)
+    found: dict[str, Any] = {**vars(args), "images_per_second": rates, "cpu_ms_per_image": costs}
+    own = [name for name in subjects if name not in ("bare", "decoding")]
     for beside in ("bare", "decoding"):
-        found[f"of_{beside}"] = {
-            k: round(rates[k] / rates[beside], 3) for k in ("files", "shards", "arrow") if k in rates
-        }
+        found[f"rate_of_{beside}"] = {name: round(rates[name] / rates[beside], 3) for name in own}
+        found[f"cpu_of_{beside}"] = {name: round(costs[name] / costs[beside], 3) for name in own}
     print(json.dumps(found))
     return 0
 
