@@ -44,6 +44,10 @@ def test_with_ties(size: tuple[int, ...], pool: tuple[int, int, int]) -> None:
         both(MaxPool2d(*pool), nn.MaxPool2d(*pool), image(size))
 
 
+def test_rounding_up_where_windows_fit() -> None:
+    both(MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, ceil_mode=True), image((16, 3, 4, 6)))
+
+
 def test_a_nan_is_the_greatest() -> None:
     x = image((16, 2, 4, 4))
     x[3, 1, 2, 2] = float("nan")

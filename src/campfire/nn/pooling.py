@@ -30,12 +30,15 @@ class MaxPool2d(nn.MaxPool2d):
         """[N, C, H, W] -> [N, C, H', W']."""
         window = [_side(n) for n in (self.kernel_size, self.stride, self.padding)]
         size, stride, padding = window
-        if size is None or stride is None or padding is None or not self._serves(input, size, padding):
+        if size is None or stride is None or padding is None or not self._serves(input, size, stride, padding):
             return super().forward(input)
         return max_pool(input, size, stride, padding)
 
-    def _serves(self, x: Tensor, size: int, padding: int) -> bool:
-        plain = not self.return_indices and not self.ceil_mode and _side(self.dilation) == 1
+    def _serves(self, x: Tensor, size: int, stride: int, padding: int) -> bool:
+        more = self.ceil_mode and any(
+            (n + 2 * padding - size) % stride for n in x.shape[2:]
+        )  # windows that reach beyond
+        plain = not self.return_indices and not more and _side(self.dilation) == 1
         known = plain and size <= MOST and padding <= size // 2 and side_by_side(x)
         return known and min(x.shape[2:]) + 2 * padding >= size
 
