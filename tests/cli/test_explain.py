@@ -39,3 +39,16 @@ def test_options_change_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "windwo"]) == 2
     assert "did you mean 'window'" in capsys.readouterr().err
+
+
+def test_blocks_tell_which_devices_run_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def runs(spec: str) -> list[str]:
+        assert main(["explain", spec, "--json"]) == 0
+        kernels = json.loads(capsys.readouterr().out)["blocks"]["kernels"]
+        return [name for name, kernel in kernels.items() if kernel["runs"]]
+
+    assert runs("hrbp") == ["blocks"]
+    assert runs("tiles") == ["blocks", "blocks-bf16"]
+    assert runs("hrbp++:rows=64,channels=64,inputs=neighbours") == ["blocks", "blocks-bf16", "blocks-amx", "blocks-gpu"]
+    assert main(["explain", "hrbp"]) == 0
+    assert "blocks-gpu   bfloat16, float16, TF32 on a GPU     no: multiples of 16 x 16" in capsys.readouterr().out

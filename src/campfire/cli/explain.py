@@ -106,7 +106,27 @@ def page(spec: str) -> dict[str, Any]:
         found["least"] = {
             what: "; ".join(plugin.why_not(shape)) or plugin.least(shape) for what, shape in SHAPES.items()
         }
+    if {"rows", "channels"} <= set(options):
+        found["blocks"] = blocks(plugin)
     return found
+
+
+def blocks(structure: Any) -> dict[str, Any]:
+    """Which kernels run the blocks of a structure, on which device, and what those they run are multiples of."""
+    from campfire.kernels import KERNELS
+
+    beside = structure.channels if getattr(structure, "inputs", "neighbours") == "neighbours" else 1
+    size = structure.rows, beside
+    runs = {
+        name: {
+            "on": kernel.serves,
+            "least": list(kernel.least),
+            "runs": all(n % m == 0 for n, m in zip(size, kernel.least, strict=True)),
+        }
+        for name, kernel in KERNELS.items()
+        if kernel.least is not None
+    }
+    return {"outputs": structure.rows, "inputs_side_by_side": beside, "kernels": runs}
 
 
 def _text(found: dict[str, Any]) -> str:
@@ -118,7 +138,17 @@ def _text(found: dict[str, Any]) -> str:
     if "least" in found:
         lines += ["", "Least sparsity above 0:"]
         lines += [f"  {what}: {x if isinstance(x, str) else f'{x:.4g}'}" for what, x in found["least"].items()]
+    lines += _blocks_text(found["blocks"]) if "blocks" in found else []
     return "\n".join([*lines, *(["", f"Note: {found['note']}."] if "note" in found else [])])
+
+
+def _blocks_text(found: dict[str, Any]) -> list[str]:
+    size = f"{found['outputs']} outputs x {found['inputs_side_by_side']} inputs side by side"
+    lines = ["", f"Its blocks, {size}, run by the kernels:"]
+    for name, kernel in found["kernels"].items():
+        least = "{} x {}".format(*kernel["least"])
+        lines.append(f"  {name:12} {kernel['on']:36} {'yes' if kernel['runs'] else f'no: multiples of {least}'}")
+    return lines
 
 
 def _listed(kind: str, pages: dict[str, str]) -> str:

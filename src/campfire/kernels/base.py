@@ -65,6 +65,8 @@ class Kernel(ABC):
 
     name: ClassVar[str] = ""
     layouts: ClassVar[tuple[str, ...]] = ()  # that it reads
+    serves: ClassVar[str] = ""  # dtypes and devices, of a kernel that runs blocks
+    least: ClassVar[tuple[int, int] | None] = None  # outputs x inputs side by side that its blocks are multiples of
     format: ClassVar[str] = "nhwc"  # of activations, see campfire.kernels.formats: what it takes without a copy
 
     def __init_subclass__(cls, **kwargs: object) -> None:

@@ -1,7 +1,6 @@
 """What only a GPU can tell: bfloat16 and TF32 numbers, graphs, waits, and that no configuration changes a bit."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -38,7 +37,7 @@ def test_passes(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.fixture
-def one_by_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, configs.Config]]:
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> dict[str, configs.Config]:
     """Configurations that are told, not searched for; by the pass that a key names."""
     told: dict[str, configs.Config] = {}
 
@@ -46,7 +45,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, configs.Co
         return told["d_values" if " d_values " in key else "conv"]
 
     monkeypatch.setattr(configs, "best", best)
-    yield told
+    return told
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -114,8 +113,8 @@ def test_dispatch_is_never_slower_than_dense() -> None:
     assert sparse.choice().dense, "nothing is taken before it is timed"
     with torch.autocast("cuda", torch.bfloat16):
         plan = tune_(nn.Sequential(sparse), torch.randn(LARGE.input, device="cuda"))
-    for run in plan.layers[0].passes.values():
-        assert run.kernel == "reference" or (run.measured or 0) >= 1.1
+    for found in plan.layers[0].passes.values():
+        assert found.kernel == "reference" or (found.measured or 0) >= 1.1
 
 
 def test_compiled_by_torch() -> None:

@@ -25,6 +25,7 @@ class BlocksAmx(BlocksBf16):
     """
 
     name = "blocks-amx"
+    serves, least = "bfloat16 on a CPU with AMX", (16, 32)
 
     def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
         if reasons := super().why_not(packed, conv, dtype, device):

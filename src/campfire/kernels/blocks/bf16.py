@@ -31,6 +31,7 @@ class BlocksBf16(Kernel):
 
     name = "blocks-bf16"
     layouts = ("unit", "grouped")
+    serves, least = "bfloat16 on a CPU with AVX512-BF16", (16, 2)
 
     def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
         if reasons := super().why_not(packed, conv, dtype, device):

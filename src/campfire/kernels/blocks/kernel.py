@@ -31,6 +31,7 @@ class Blocks(Kernel):
 
     name = "blocks"
     layouts = ("unit", "grouped")
+    serves, least = "float32 on a CPU", (16, 1)
 
     def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
         if reasons := super().why_not(packed, conv, dtype, device):

@@ -9,12 +9,11 @@ from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
 from campfire.kernels.gpu import toolchain
 from campfire.kernels.gpu.configs import Config
-from campfire.kernels.gpu.index import Blocks, Reads, sides
+from campfire.kernels.gpu.index import UNIT, Blocks, Reads, sides
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
-LEAST = 16  # a product on tensor cores sums over 16 channels of 2 bytes or more
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -28,6 +27,7 @@ class GpuBlocks(Kernel):
 
     name = "blocks-gpu"
     layouts = ("unit", "grouped")
+    serves, least = "bfloat16, float16, TF32 on a GPU", (16, 16)
 
     def why_not(self, packed: Packed, conv: Conv, dtype: torch.dtype, device: torch.device) -> list[str]:
         if reasons := super().why_not(packed, conv, dtype, device) or toolchain.why_not_on(device):
@@ -43,9 +43,9 @@ def why_not_blocks(packed: Packed, conv: Conv, dtype: torch.dtype) -> list[str]:
     reasons, tile, shape = [], read_tile(packed.parts["tile"]), packed.shape
     if tile[2:] not in (shape[2:], (1, 1)):
         reasons.append(f"a tile holds one tap or all; got {tile[2]}x{tile[3]} of {shape[2]}x{shape[3]}")
-    elif min(found := sides(packed)) < LEAST:
+    elif min(found := sides(packed)) < UNIT:
         reasons.append(
-            f"tensor cores want blocks of {LEAST} outputs x {LEAST} inputs side by side, or more; this mask has "
+            f"tensor cores want blocks of {UNIT} outputs x {UNIT} inputs side by side, or more; this mask has "
             f"{found[0]} x {found[1]} (64 x 64 and 128 x 32 pay: hrbp:rows=64,channels=64,inputs=neighbours)"
         )
     if conv.groups != 1:

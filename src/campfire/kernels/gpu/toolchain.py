@@ -12,6 +12,7 @@ from campfire.native.loading import mode, warn_once
 OLDEST = (8, 0)  # compute capability: tensor cores that take bfloat16 and TF32
 
 
+@functools.cache
 def has_triton() -> bool:
     """Whether Triton is installed; it is not imported."""
     return importlib.util.find_spec("triton") is not None
