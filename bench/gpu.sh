@@ -8,9 +8,9 @@
 # results are copied there, too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PYTHONPATH="$PWD/src:$PWD/tests/native:$PWD/tests/kernels${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 case " $* " in
   *" --dry "*) export TRITON_INTERPRET=1 ;;
   *) export CAMPFIRE_CACHE="${CAMPFIRE_CACHE:-$(mktemp -d)}" ;; # nothing measured before is believed
 esac
-exec "${PYTHON:-python3}" bench/gpu/run.py "$@"
+exec timeout --signal=INT 535 "${PYTHON:-python3}" bench/gpu/run.py "$@"

@@ -28,14 +28,18 @@ def chunks(sizes: tuple[int, ...], chunk: int, device: torch.device) -> Chunks:
     firsts = torch.cat([torch.zeros(1, dtype=torch.int64), sides.cumsum(0)])
     owners = torch.arange(len(sizes)).repeat_interleave(sides)
     places = (torch.arange(len(owners)) - firsts[owners]) * chunk
-    return Chunks(*(x.to(torch.int32).to(device) for x in (owners, places, firsts)))
+    return Chunks(*(_moved(x.to(torch.int32), device) for x in (owners, places, firsts)))
 
 
 def sent(
     rows: Sequence[Sequence[int]] | Sequence[int], device: torch.device, dtype: torch.dtype = torch.int64
 ) -> Tensor:
-    """Numbers on the device, from pinned memory: nobody waits for the copy."""
-    table = torch.tensor(rows, dtype=dtype)
+    """Numbers on the device."""
+    return _moved(torch.tensor(rows, dtype=dtype), device)
+
+
+def _moved(table: Tensor, device: torch.device) -> Tensor:
+    """From pinned memory: nobody waits for the copy."""
     return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
 
 
