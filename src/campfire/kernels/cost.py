@@ -22,6 +22,19 @@ CONVERTING = 5e9  # bytes a core reads and writes in a second while it changes a
 UNPACKING = 1.4e9  # weights a core puts in their places in a second: 708k into 2.36M in 0.5 ms on two
 
 
+class Machine(NamedTuple):
+    """Dense flop/s, bytes/s, and weights put in their places in a second."""
+
+    speed: float
+    bandwidth: float
+    unpacking: float
+
+
+# By NVIDIA's data sheet of the H200; nothing was measured. A weight is unpacked by reading its place and moving it.
+TENSOR_CORES = {torch.float32: 494e12, torch.bfloat16: 989e12, torch.float16: 989e12}
+GPU_BANDWIDTH = 4.8e12
+
+
 class Pace(NamedTuple):
     """Of one kernel in one pass: its arithmetic's speed over the library's, and how often activations move."""
 
@@ -69,11 +82,9 @@ def estimate(case: Case, kernels: Sequence[str], passes: Sequence[str] = PASSES)
     >>> round(estimate(Case(packed, Conv(), (16, 64, 28, 28), torch.float32), ["blocks"]).ratios["d_values"]["blocks"], 1)
     1.8
     """
-    threads = torch.get_num_threads()
-    dense = _arithmetic(case) / SPEED + (_moved(case) + _weights(case)) / BANDWIDTH
-    found = Times()
+    dense, found = _dense(case), Times()
     for name in passes:
-        found.dense[name] = 1e3 * dense / threads
+        found.dense[name] = 1e3 * dense
         found.ratios[name] = {kernel: dense / _seconds(case, kernel, name) for kernel in kernels}
     return found
 
@@ -84,16 +95,30 @@ def converting(size: Size, dtype: torch.dtype) -> float:
 
 
 def _seconds(case: Case, kernel: str, name: str) -> float:
-    """Of one core."""
+    on = machine(case)
     if kernel == "reference":
-        dense = _arithmetic(case) / SPEED + (_moved(case) + _weights(case)) / BANDWIDTH
-        return dense + case.packed.parts["value"].numel() / UNPACKING
+        return _dense(case) + case.packed.parts["value"].numel() / on.unpacking
     share = KERNELS[kernel].work(case.packed, case.conv)
     pace = pace_of(case, kernel, name)
     return (
-        _arithmetic(case) * share / (pace.rho * SPEED)
-        + (pace.moves * _moved(case) + share * _weights(case)) / BANDWIDTH
+        _arithmetic(case) * share / (pace.rho * on.speed)
+        + (pace.moves * _moved(case) + share * _weights(case)) / on.bandwidth
     )
+
+
+def _dense(case: Case) -> float:
+    """Seconds of the dense library in a pass."""
+    on = machine(case)
+    return _arithmetic(case) / on.speed + (_moved(case) + _weights(case)) / on.bandwidth
+
+
+def machine(case: Case) -> Machine:
+    """All cores that torch uses, or a GPU."""
+    if case.device.type == "cuda":
+        speed = TENSOR_CORES.get(case.dtype, TENSOR_CORES[torch.float32])
+        return Machine(speed, GPU_BANDWIDTH, GPU_BANDWIDTH / (8 + 2 * case.dtype.itemsize))
+    threads = torch.get_num_threads()
+    return Machine(SPEED * threads, BANDWIDTH * threads, UNPACKING * threads)
 
 
 def pace_of(case: Case, kernel: str, name: str) -> Pace:
