@@ -66,17 +66,25 @@ def test_given_up(tmp_path: Path) -> None:
 
 
 def test_stopped_and_continued(tmp_path: Path) -> None:
-    grid, folder = write(tmp_path, SHARED, epochs=9, pace=0.1), tmp_path / "s"
-    first = folder / "dense-seed0" / "last.pt"
-    found = sweep(grid, folder, jobs=2, stopping=first.exists)
+    grid, folder = write(tmp_path, SHARED, epochs=20, pace=0.1), tmp_path / "s"
+    begun = [folder / f"dense-seed{i}" / "last.pt" for i in (0, 1)]
+    found = sweep(grid, folder, jobs=2, stopping=lambda: all(path.exists() for path in begun))
     assert {r.state for r in found} == {"pending"}
     assert [bool(r.starts) for r in found] == [True, True, False, False, False, False]
-    write(tmp_path, SHARED, epochs=9, pace=0)  # another pace is another trial
+    write(tmp_path, SHARED, epochs=20, pace=0)  # another pace is another trial
     with pytest.raises(UsageError, match=r"6 of its trials are not in this one .* 6 trials of this one are new"):
         sweep(grid, folder)
-    found = sweep(write(tmp_path, SHARED, epochs=9, pace=0.1), folder, jobs=4)
+    found = sweep(write(tmp_path, SHARED, epochs=20, pace=0.1), folder, jobs=4)
     assert [r.state for r in found] == ["done"] * 6
     assert [attempts(r) for r in found] == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_stop_is_no_death(tmp_path: Path) -> None:
+    """Stopped before its program can answer: SIGTERM then kills it, and that is not held against it."""
+    grid, folder = write(tmp_path, ONE), tmp_path / "s"
+    sweep(grid, folder, retries=0, stopping=lambda: folder.joinpath("run", "trial.json").exists())
+    (found,) = sweep(grid, folder, retries=0)
+    assert (found.state, found.starts) == ("done", 2)
 
 
 def test_retry(tmp_path: Path) -> None:

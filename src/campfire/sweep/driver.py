@@ -28,7 +28,8 @@ class Work:
     lock: Lock
     handle: Handle
     before: int  # the run's stamp when it was started
-    given_up: str = ""
+    given_up: str = ""  # why, once it was told to stop for good
+    stopped: bool = False  # told to stop with the sweep
 
 
 class Driver:
@@ -152,7 +153,7 @@ class Driver:
             return found.state, found.reason, {}
         if work.given_up:
             return "pruned", work.given_up, {}
-        if found.state == "preempted":
+        if found.state == "preempted" or work.stopped:
             return "pending", found.reason, {}
         row = work.row
         deaths = 1 if found.step > row.step else row.deaths + 1
@@ -164,6 +165,7 @@ class Driver:
     def _stop(self) -> None:
         """Ask all trials to stop, and record those that do, which is after a checkpoint."""
         for work in self.works:
+            work.stopped = True
             work.handle.stop()
         while self.works:
             time.sleep(self.poll)
