@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from campfire.errors import DoesNotFit
 from campfire.kernels import KERNELS
 from campfire.kernels.choice import Choice
-from campfire.kernels.formats import is_format
+from campfire.kernels.formats import is_format, to_format
 from campfire.kernels.ops import conv
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
@@ -186,3 +186,16 @@ def test_a_relu_may_work_in_place(pair, form: str) -> None:
     dense(x).relu().sum().backward()
     assert is_format(sparse(x), form)
     assert_close(sparse.value.grad, sparse.gather(dense.weight.grad))
+
+
+@pytest.mark.parametrize("form", ["nhwc", "chwn"])
+def test_gradients_come_back_in_the_format_of_what_they_are_of(form: str) -> None:
+    sparse, dense = conv_pair()
+    sparse.assign(replace(sparse.choice(), format=form))
+    x = to_format(images(dtype=sparse.value.dtype), "nhwc").requires_grad_()
+    (made := x * 2).register_hook(lambda grad: found.append(is_format(grad, "nhwc")))
+    found: list[bool] = []
+    sparse(made).sum().backward()
+    assert found == [True]
+    expected = torch.autograd.grad(dense(other := x.detach().requires_grad_()).sum(), other)[0]
+    assert_close(x.grad, 2 * expected)

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from campfire.kernels.formats import empty, to_format
 from campfire.kernels.passes import Passes, numbered
+from campfire.kernels.turning import turn
 from campfire.kernels.unpacking import dense_conv
 
 _library = torch.library.Library("campfire", "DEF")
@@ -108,6 +109,7 @@ def conv(
     if dtype is not None:
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, value, bias)):
+        x = turn(x, passes.format)  # once; and what made x has its gradient in the format of what it kept
         y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
         return finish(y, residual, relu)
     if residual is not None and not _joins(residual, x, passes):
