@@ -150,9 +150,7 @@ def two_at_once(c: Campaign, count: int) -> dict[str, Any]:
         first.wait_for_steps(c.chance.randint(1, 20))
         second = Child(output)
         code, log = second.wait(), second.log
-        good = c.complain(
-            f"second {i + 1}", None if code == 2 and "is in use by process" in log else f"{code}: {log[-300:]}"
-        )
+        good = c.complain(f"second {i + 1}", None if code == 2 and "is in use by" in log else f"{code}: {log[-300:]}")
         survived += c.finished(output, f"first {i + 1}", first) and good
     return {"tried": count, "survived": survived}
 

@@ -98,8 +98,8 @@ def bare(data: ImageData, batch: int, workers: int) -> int:
 
 
 def ours(data: ImageData, batch: int, workers: int) -> int:
-    """An epoch of `campfire.data.batches`."""
-    stream = batches(data, "train", batch, epoch=0, seed=0, train=True, workers=workers)
+    """An epoch of `campfire.data.batches`, as `campfire train` takes it."""
+    stream = batches(data, "train", batch, epoch=0, seed=0, train=True, workers=workers, channels_last=True)
     return sum(len(x) for x, _ in stream)
 
 

@@ -58,7 +58,8 @@ def batches(
     if isinstance(images, MemorySet):
         raw = _from_memory(images.on(device), order)
     elif isinstance(images, EncodedSet):
-        raw = stream(images, data, order, seed=seed, epoch=epoch, train=train, workers=workers, device=device)
+        how = {"seed": seed, "epoch": epoch, "train": train, "workers": workers}
+        raw = stream(images, data, order, **how, device=device, channels_last=channels_last)
     else:
         raise TypeError(f"images in memory or in files were wanted; got {type(images).__name__}")
     finish = functools.partial(_finish, data, seed=seed, epoch=epoch, train=train, channels_last=channels_last)

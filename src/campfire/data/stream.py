@@ -28,6 +28,7 @@ class _Reader(Dataset[Tensor | CampfireError]):
     train: bool
     flip: bool
     large: bool
+    layout: torch.memory_format
 
     def __getitem__(self, index: np.ndarray) -> Tensor | CampfireError:
         draws = np.zeros((0, len(index)))
@@ -35,7 +36,8 @@ class _Reader(Dataset[Tensor | CampfireError]):
             draws = uniforms(index, seed=self.seed, epoch=self.epoch, draws=CROP_DRAWS)
         try:
             read = np.stack([self._read(int(i), d) for i, d in zip(index, draws.T, strict=True)])
-            return torch.from_numpy(read).permute(0, 3, 1, 2)  # as Pillow has them: to turn pixels over costs time here
+            # here, and not where the network waits: nothing if channels come last, as Pillow has them
+            return torch.from_numpy(read).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
         except CampfireError as error:
             return error
 
@@ -53,14 +55,15 @@ class _Reader(Dataset[Tensor | CampfireError]):
 
 def stream(
     files: EncodedSet, data: ImageData, order: list[np.ndarray], *, seed: int, epoch: int, train: bool, workers: int,
-    device: torch.device,
+    device: torch.device, channels_last: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Batches of uint8 images and labels on the device; large images come augmented, small ones as they are.
 
     Raises:
         CampfireError: an image cannot be read.
     """
-    reader = _Reader(files, data.image_size, data.channels, seed, epoch, train, data.flip, large=data.pad is None)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    reader = _Reader(files, data.image_size, data.channels, seed, epoch, train, data.flip, data.pad is None, layout)
     pinned = device.type == "cuda"
     # a generator of its own: by default every loader takes a number from the global one, which a resumed run must find
     # as the interrupted run left it
