@@ -77,6 +77,15 @@ def test_series_of_one_structure_are_told_apart_by_what_differs(tmp_path):
     ]
 
 
+def test_an_option_that_is_not_named_is_its_default(tmp_path):
+    old, new = write_run(tmp_path / "old", seed=1), write_run(tmp_path / "new", seed=2)
+    config = json.loads((new / "config.yaml").read_text())
+    config["optim"]["sched"], config["data"]["source"] = "cosine", "/elsewhere/digits"
+    (new / "config.yaml").write_text(json.dumps(config))
+    [series] = series_of(load([old, new]).runs, load([old, new]).rows)
+    assert len(series.settings[0].runs) == 2
+
+
 def test_gaps_stand_beside_the_papers(seeds):
     section = shown(*seeds)["deltas"]
     [table] = section.tables
@@ -154,11 +163,20 @@ def test_attacks_have_intervals_and_gaps_and_the_papers_table(runs):
     assert "ck70 from 88.00 to 9.70 at 0.03137" in section.figures[0].svg
 
 
+def test_an_attack_is_held_against_the_dense_run_of_its_own_seed(seeds):
+    for i, run in enumerate(seeds):
+        write_attack(run, 900 - 10 * i)
+    table = cells(shown(*seeds)["robustness"].tables[0])
+    assert table["ck2"][0].endswith(f"; {MINUS}3.00")
+    write_attack(seeds[2], sample="other")
+    assert ";" not in cells(shown(*seeds)["robustness"].tables[0])["ck2"][0]
+
+
 def test_other_images_are_not_compared_in_silence(runs):
     write_attack(runs[0], sample="one")
     write_attack(runs[1], sample="other", attack="pgd")
     section = shown(*runs)["robustness"]
-    assert "Not the same images as those of dense, so not comparable with it: ck70." in section.lede
+    assert "Not the same images as those of dense, so not compared with it: ck70." in section.lede
     assert [table.caption[:4] for table in section.tables] == ["fgsm", "pgd,", "The "]
 
 

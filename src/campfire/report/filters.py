@@ -1,6 +1,6 @@
 """Filters before and after: the same corner of a layer in the dense run and in each pruned one, weight by weight.
 
-A square is a weight, a cluster of squares a kernel; rows are outputs, columns inputs. Dead weights are left white.
+A square is a weight, a cluster of squares a kernel; rows are outputs, columns inputs. Dead weights are left empty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ SIDE = 190.0  # pixels of a drawing
 SHADES = (0.25, 0.45, 0.7, 1.0)  # of quarters of the weights, by size
 WORDS = (
     "The first {n} outputs (rows) and inputs (columns) of a layer: a square is a weight, a cluster of squares a kernel, "
-    "darker means larger, white is dead. Runs of one seed start from the same weights."
+    "stronger means larger, an empty one is dead. Runs of one seed start from the same weights."
 )
 
 

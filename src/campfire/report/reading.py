@@ -37,7 +37,7 @@ def read_run(folder: str | Path) -> Run:
     path = Path(folder)
     check_is_run(path)
     status = _as(Status, _json(path / "status.json"), path / "status.json")
-    config = dict(_flat(_yaml(path / "config.yaml")))
+    config = dict(flat(_yaml(path / "config.yaml")))
     done = status.state == "done"  # until then, files of an earlier end may lie there
     sparsity = _json(path / "sparsity.json") if done else {}
     return Run(
@@ -48,7 +48,7 @@ def read_run(folder: str | Path) -> Run:
         epochs=_epochs(path / "metrics.jsonl"),
         layers=_as(tuple[Layer, ...], sparsity.get("layers") or (), path / "sparsity.json"),
         config=config,
-        environment=dict(_flat(_json(path / "env.json"))),
+        environment=dict(flat(_json(path / "env.json"))),
         model_bytes=_size(path / "model.safetensors") if done else None,
         costs=_perhaps(Costs, path / "costs.json") if done else None,
         kernels=_perhaps(Kernels, path / "kernels.json") if done else None,
@@ -150,11 +150,11 @@ def _yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     """Dotted path and text of every value that is there."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif value not in (None, "", []):
             join = shlex.join if key == "argv" else ", ".join
             yield f"{prefix}{key}", join(map(str, value)) if isinstance(value, list) else str(value)

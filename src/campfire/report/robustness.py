@@ -25,7 +25,8 @@ def robustness(report: Report, looks: Mapping[str, Look], draw: bool) -> Section
     known = [(run, run.attacks) for run in report.runs if run.attacks is not None and run.attacks.results]
     curves = list(dict.fromkeys(name for _, found in known for name in found.curves()))
     figures = tuple(_figure(i, name, known, looks) for i, name in enumerate(curves, 1)) if draw else ()
-    tables = [_table(name, known) for name in curves]
+    against = {row.run: row.against for row in report.rows}
+    tables = [_table(name, known, against) for name in curves]
     tables += [_paper()] if any(name.startswith("fgsm") for name in curves) else []
     words = WORDS + PIXELS * any(", pixel" in name for name in curves) + _samples(known)
     return Section("robustness", "Robustness", words if known else "", figures, tuple(tables))
@@ -37,7 +38,9 @@ def _samples(known: Known) -> str:
     others = [run.name for run, found in known if first and found.sample != first[1].sample]
     if not others or first is None:
         return ""
-    return f" Not the same images as those of {plain(first[0].name)}, so not comparable with it: {plain(', '.join(others))}."
+    return (
+        f" Not the same images as those of {plain(first[0].name)}, so not compared with it: {plain(', '.join(others))}."
+    )
 
 
 def _figure(number: int, curve: str, known: Known, looks: Mapping[str, Look]) -> Figure:
@@ -66,13 +69,16 @@ def _path(line: Sequence[Hit]) -> str:
     return f"from {fixed(line[0].top1)} to {fixed(line[-1].top1)} at {strength(line[-1]):.4g}"
 
 
-def _table(curve: str, known: Known) -> Table:
-    lines = [(run, found.curves()[curve]) for run, found in known if curve in found.curves()]
-    strengths = sorted({strength(hit) for _, line in lines for hit in line})
-    dense = next((line for run, line in lines if run.dense), ())
-    rows = [(plain(run.name), *_cells(line, strengths, () if run.dense else dense)) for run, line in lines]
-    against = "; in points to the dense run behind it" if dense and len(lines) > 1 else ""
-    return Table(f"{plain(curve)}: top-1, % [95 %]{against}", ("run", *map(_eps, strengths)), rows)
+def _table(curve: str, known: Known, against: Mapping[str, str | None]) -> Table:
+    lines = {run.name: (found, found.curves()[curve]) for run, found in known if curve in found.curves()}
+    strengths = sorted({strength(hit) for _, line in lines.values() for hit in line})
+    rows = []
+    for name, (found, line) in lines.items():
+        held = lines.get(against[name] or "")
+        dense = held[1] if held and held[0].sample == found.sample else ()
+        rows.append((plain(name), *_cells(line, strengths, dense)))
+    gaps = "; behind it points to the dense run" if any(against[name] in lines for name in lines) else ""
+    return Table(f"{plain(curve)}: top-1, % [95 %]{gaps}", ("run", *map(_eps, strengths)), rows)
 
 
 def _cells(line: Sequence[Hit], strengths: Sequence[float], dense: Sequence[Hit]) -> list[str]:

@@ -5,18 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-from campfire.config.schema import FREE
 from campfire.report.chart import Item
 from campfire.report.columns import how
 from campfire.report.compare import Row
 from campfire.report.formats import fixed, plain
+from campfire.report.identity import Key, names_of, series_key, setting_key
 from campfire.report.record import Run
 from campfire.report.svg import SERIES
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3")
 MOST = 8  # settings that fit side by side
-SEED, SPARSITY = "run.seed", "pruning.sparsity"
-Key = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,20 @@ def series_of(runs: Sequence[Run], rows: Sequence[Row]) -> list[Series]:
     pairs = [(run, row) for run, row in zip(runs, rows, strict=True) if run.done]
     by_series: dict[Key, dict[Key, list[tuple[Run, Row]]]] = {}
     for run, row in pairs:
-        by_series.setdefault(_series_key(run), {}).setdefault(setting_key(run), []).append((run, row))
-    names = _names({key: next(iter(group.values()))[0] for key, group in by_series.items()})
+        by_series.setdefault(series_key(run), {}).setdefault(setting_key(run), []).append((run, row))
+    names = names_of({key: next(iter(group.values()))[0] for key, group in by_series.items()})
     return [Series(names[key], _in_order(group.values())) for key, group in by_series.items()]
 
 
 def looks(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Look]:
     """By the run's name: a colour for each setting, or where they are too many for each series. Dense is dashed ink."""
     pruned = [run for run in runs if not run.dense]
-    few = len(set(map(setting_key, pruned))) <= len(SERIES) or len(set(map(_series_key, pruned))) == 1
-    key_of = setting_key if few else _series_key
+    few = len(set(map(setting_key, pruned))) <= len(SERIES) or len(set(map(series_key, pruned))) == 1
+    key_of = setting_key if few else series_key
     groups: dict[Key, list[int]] = {}
     for index, run in enumerate(runs):
         groups.setdefault(key_of(run), []).append(index)
-    names = _names({key: (runs[members[0]], rows[members[0]]) for key, members in groups.items()})
+    names = names_of({key: (runs[members[0]], rows[members[0]]) for key, members in groups.items()})
     found: dict[str, Look] = {}
     turns = {True: 0, False: 0}
     for key, members in groups.items():
@@ -164,36 +162,9 @@ def best_epoch(run: Run) -> float | None:
     return max(at_target, key=lambda e: e.eval_top1 or 0.0).epoch + 1 if at_target else None
 
 
-def setting_key(run: Run) -> Key:
-    """All that decides a result but the seed."""
-    return _key(run, {SEED})
-
-
-def _series_key(run: Run) -> Key:
-    return _key(run, {SEED, SPARSITY})
-
-
-def _key(run: Run, leave_out: set[str]) -> Key:
-    kept = (item for item in run.config.items() if item[0] not in FREE | leave_out)
-    return tuple(sorted(item for item in kept if not (run.dense and item[0].startswith("pruning."))))
-
-
 def _in_order(groups: Iterable[list[tuple[Run, Row]]]) -> tuple[Setting, ...]:
     settings = [Setting(*map(tuple, zip(*group, strict=True))) for group in groups]
     return tuple(sorted(settings, key=lambda setting: setting.zeros.mean if setting.zeros else 0.0))
-
-
-def _names(firsts: dict[Key, tuple[Run, Row]]) -> dict[Key, str]:
-    """Structure and method of each series, and what else tells it from others of the same."""
-    plainly = {key: how(row) for key, (_, row) in firsts.items()}
-    alike = {key: [dict(other) for other, name in plainly.items() if name == plainly[key]] for key in firsts}
-    return {key: plainly[key] + _besides(dict(key), alike[key]) for key in firsts}
-
-
-def _besides(own: dict[str, str], alike: Sequence[dict[str, str]]) -> str:
-    keys = dict.fromkeys(key for other in alike for key in (*own, *other) if own.get(key) != other.get(key))
-    said = [f"{key.rpartition('.')[2]} {own.get(key, 'default')}" for key in keys]
-    return "".join(f", {plain(words)}" for words in said[:3]) + (", …" if len(said) > 3 else "")
 
 
 def _label(members: Sequence[Run], row: Row) -> str:
