@@ -12,7 +12,7 @@ from training_runs import small
 
 import campfire
 from campfire import cli
-from campfire.attack import named
+from campfire.attack import Attack, fgsm, named
 from campfire.training.robustness import robustness
 
 EPS = "0,2/255,16/255"
@@ -22,7 +22,7 @@ EPS = "0,2/255,16/255"
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense run, a sparse one of the same images, and one of others."""
     folder = tmp_path_factory.mktemp("runs")
-    settings: dict[str, Any] = {"epochs": 4, "model_kwargs": {"width": 0.5}, "era_start": 2, "lr": 0.05}
+    settings: dict[str, Any] = {"epochs": 4, "model_kwargs": {"width": 0.5}, "lr": 0.05}
     campfire.train(small(structure="dense", **settings), output=folder / "dense")
     campfire.train(small(structure="ck", sparsity=0.5, **settings, amp=True), output=folder / "ck")
     other = {"data": "synthetic:images=64,classes=10,size=16,channels=1", "epochs": 1, "structure": "dense"}
@@ -66,6 +66,15 @@ def test_stronger_attacks_leave_less(attacked: list[dict[str, Any]]) -> None:
             assert result["low"] <= result["top1"] <= result["high"]
 
 
+def test_what_was_wrong_stays_wrong(runs: Path) -> None:
+    class Helps(Attack):
+        def __call__(self, model: Any, x: Any, y: Any, eps: float, box: Any, keys: Any) -> torch.Tensor:
+            return fgsm(model, x, y, -eps, box=box)
+
+    (record,) = robustness([runs / "dense"], [Helps("fgsm")], [8 / 255], num_examples=None, threads=1)
+    assert record["results"][0]["correct"] == record["clean"]["correct"] < 360
+
+
 def test_a_table_for_people(runs: Path, attacked: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     assert attack(runs, "--eps", "2/255", "--num-examples", "all") == 0
     out = capsys.readouterr().out
@@ -106,6 +115,13 @@ def test_compressed_networks_are_attacked_through_their_kernels(runs: Path, atta
     assert (record["compressed"], record["weights"]) == (True, masked["weights"])
     assert abs(record["clean"]["correct"] - masked["clean"]["correct"]) <= 3  # sums in another order, in bfloat16
     assert abs(record["results"][0]["correct"] - masked["results"][1]["correct"]) <= 6
+
+
+def test_parts_of_autoattack_on_a_run(runs: Path) -> None:
+    pytest.importorskip("pyautoattack", reason="the attack extra is not installed")
+    (record,) = robustness([runs / "dense"], [named("apgd-ce")], [8 / 255], num_examples=24, threads=1)
+    assert record["results"][0]["correct"] < record["clean"]["correct"]
+    assert record["results"][0]["step_size"] is None
 
 
 def damaged(runs: Path, folder: Path, **facts: Any) -> Path:

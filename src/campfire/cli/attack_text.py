@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
-WIDE = 34
+CELL = 25
 
 
 def side_by_side(records: list[dict[str, Any]]) -> str:
     """Networks in columns; each but the first also as its distance to the first."""
     first = records[0]
     digits = max(len(_name(record)) for record in records)
+    rows = {_label(result): None for record in records for result in record["results"]}
+    wide = max(map(len, ("clean", *rows)))
     lines = [
         f"{first['images']:,} test images of {first['data']} (seed {first['seed']}): top-1 in percent, 95 % interval",
         *(
@@ -17,12 +19,11 @@ def side_by_side(records: list[dict[str, Any]]) -> str:
             for mark, record in zip(_marks(), records, strict=False)
         ),
         "",
-        f"{'':{WIDE}}" + "".join(f"{mark:>22}" for mark, _ in zip(_marks(), records, strict=False)),
-        _line("clean", [record["clean"] for record in records]),
+        f"{'':{wide}}" + "".join(f"{mark:>{CELL}}" for mark, _ in zip(_marks(), records, strict=False)),
+        _line("clean", wide, [record["clean"] for record in records]),
     ]
-    rows = {_label(result): None for record in records for result in record["results"]}
     by_label = [{_label(result): result for result in record["results"]} for record in records]
-    return "\n".join([*lines, *(_line(label, [found.get(label) for found in by_label]) for label in rows)])
+    return "\n".join([*lines, *(_line(label, wide, [found.get(label) for found in by_label]) for label in rows)])
 
 
 def _marks() -> Iterator[str]:
@@ -46,13 +47,13 @@ def _label(result: dict[str, Any]) -> str:
     return f"{result['attack']}{pgd} {result['norm']} {text}{' normalised' * (result['space'] == 'normalised')}"
 
 
-def _line(label: str, results: list[dict[str, Any] | None]) -> str:
-    return f"{label:{WIDE}}" + "".join(_cell(result, results[0] if i else None) for i, result in enumerate(results))
+def _line(label: str, wide: int, results: list[dict[str, Any] | None]) -> str:
+    return f"{label:{wide}}" + "".join(_cell(result, results[0] if i else None) for i, result in enumerate(results))
 
 
 def _cell(result: dict[str, Any] | None, first: dict[str, Any] | None) -> str:
     if result is None:
-        return f"{'-':>22}"
+        return f"{'-':>{CELL}}"
     gap = "" if first is None else f" {result['top1'] - first['top1']:+.2f}"
     interval = f"{result['low']:.1f}-{result['high']:.1f}"
-    return f"{result['top1']:6.2f}{gap} {interval:>9}".rjust(22)
+    return f"{result['top1']:6.2f}{gap} {interval:>9}".rjust(CELL)
