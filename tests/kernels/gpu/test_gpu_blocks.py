@@ -4,15 +4,17 @@ import dataclasses
 
 import pytest
 import torch
-from gpu_cases import DEVICE, Case, agrees, needs_triton, passes_of, poisoned, run
+from gpu_cases import DEVICE, Case, agrees, dense, needs_triton, passes_of, poisoned, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from campfire.compress.compressing import best_layout
 from campfire.kernels import KERNELS, Conv
 from campfire.kernels.gpu import toolchain
 from campfire.kernels.gpu.index import Blocks, Reads, sides
 from campfire.mask import Mask
 from campfire.packed import pack
+from campfire.structures import named
 
 pytestmark = needs_triton
 GPU = torch.device("cuda")
@@ -164,6 +166,24 @@ def test_groups_with_most_to_do_come_first() -> None:
     lengths = reads.start.diff()[reads.rank.long()]
     assert (lengths[1:] <= lengths[:-1]).all()
     assert sorted(reads.rank.tolist()) == list(range(4))
+
+
+@pytest.mark.parametrize("name", ["hrbp:rows=32,channels=16", "hrbp++:rows=32,channels=16,taps=4"])
+def test_masks_of_structures(name: str) -> None:
+    """Regrouped outputs, blocks of neighbouring inputs, packed as compress_ does."""
+    structure, shape = named(f"{name},inputs=neighbours"), (64, 48, 3, 3)
+    score = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    plan, count = structure.plan(score, 0.7), structure.count(shape, 0.7)
+    mask = Mask(structure.project(score, count, plan, torch.ones_like(score, dtype=torch.bool)), plan)
+    mask = Mask(mask.keep.to(DEVICE), {key: part.to(DEVICE) for key, part in plan.items()})
+    packed = pack(score.to(DEVICE), mask, best_layout(mask))
+    assert packed.layout == "grouped"
+    assert sides(packed) == (32, 16)
+    case = Case(shape, size=(1, 4, 5))
+    got, wanted = run(case, packed, passes_of(case, packed)), dense(case, packed, torch.float64)
+    limit = 1e-3 if DEVICE.type == "cuda" else 1e-6
+    for pass_, found in got.items():
+        assert float((found.cpu() - wanted[pass_]).abs().max()) <= limit * float(wanted[pass_].abs().max()), pass_
 
 
 def test_why_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,9 +67,10 @@ def d_values(layer: "GpuPasses", dy: Tensor, x: Tensor) -> Tensor:
                 num_warps=config.warps, num_stages=config.stages,
             )  # fmt: skip
 
-    run(_choice(layer, "d_values", run, configs.VALUES, (x, dy)))
-    if parts > 1:
-        add_parts[(triton.cdiv(out.numel(), SUMS),)](sums, out, out.numel(), PARTS=parts, BLOCK=SUMS)
+    with torch.cuda.device_of(x):
+        run(_choice(layer, "d_values", run, configs.VALUES, (x, dy)))
+        if parts > 1:
+            add_parts[(triton.cdiv(out.numel(), SUMS),)](sums, out, out.numel(), PARTS=parts, BLOCK=SUMS)
     return out
 
 
@@ -99,7 +100,7 @@ def _conv(
             num_warps=config.warps, num_stages=config.stages,
         )  # fmt: skip
 
-    if pixels:
+    with torch.cuda.device_of(x):
         run(_choice(layer, name, run, configs.CONV, (x, y)))
 
 
