@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
+from campfire.cli import sweep_about
 from campfire.cli.flags import KeyValues, Parser
 from campfire.config.recipes import find
 from campfire.errors import CampfireError, UsageError
-from campfire.sweep import Driver, Grid, Index, Record, is_sweep, read_grid, records
+from campfire.sweep import Driver, Grid, Index, is_sweep, read_grid, records
 from campfire.sweep.engines import ENGINES, make
-from campfire.sweep.retrying import retry
 from campfire.sweep.settling import settle
-from campfire.sweep.table import aligned, cells, progress, rows
+from campfire.sweep.table import aligned, cells, rows
 
 USAGE = """campfire sweep GRID.yaml|DIR [options]
        campfire sweep status DIR            what has become of the trials
@@ -28,7 +27,6 @@ EPILOG = (
     "The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done, 3 some diverged, 1 some failed; "
     "others: campfire --help. The grid's format, several machines, Slurm: docs/sweeps.md."
 )
-COUNTED = ("done", "running", "pending", "failed", "diverged", "pruned", "skipped")
 log = logging.getLogger("campfire")
 
 
@@ -59,15 +57,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     """Sweep, or tell of a sweep."""
-    if argv and argv[0] in _ABOUT:
-        run, flags = _ABOUT[argv[0]]
-        own = Parser(prog=f"campfire sweep {argv[0]}", description=run.__doc__)
-        own.add_argument("folder", metavar="DIR", help="the directory of a sweep")
-        for flag, keywords in flags.items():
-            own.add_argument(flag, **keywords)
-        own.add_argument("--json", action="store_true", help="print one JSON object in one line")
-        args = own.parse(argv[1:])
-        return run(Path(args.folder), records(args.folder), args)
+    if argv and argv[0] in sweep_about.ABOUT:
+        return sweep_about.main(argv)
     return _sweep(parser().parse(argv))
 
 
@@ -94,7 +85,7 @@ def _sweep(args: Namespace) -> int:
 def _dry_run(grid: Grid | None, args: Namespace) -> int:
     from campfire.sweep.settling import describe
 
-    found = [_plain(r) for r in records(args.grid)] if grid is None else describe(grid)
+    found = [sweep_about.plain(r) for r in records(args.grid)] if grid is None else describe(grid)
     if args.json:
         print(json.dumps({"trials": found}))
     else:
@@ -125,7 +116,7 @@ def _end(folder: Path, args: Namespace, stop: "_Stop") -> int:
         print(json.dumps({**told, "rows": rows(found)}))
     else:
         print(aligned(cells(rows(found))))
-        print(f"{folder}: {_counted(counts)}" + (f"; report: {report}" if report else ""))
+        print(f"{folder}: {sweep_about.counted(counts)}" + (f"; report: {report}" if report else ""))
     return stop.code or (1 if counts["failed"] or counts["skipped"] else 3 if counts["diverged"] else 0)
 
 
@@ -137,62 +128,6 @@ def _report(folder: Path) -> Path | None:
     except CampfireError as error:  # the runs are what counts
         log.warning("no report: %s", error)
         return None
-
-
-def _counted(counts: Counter[str]) -> str:
-    return f"{counts.total()} trials: " + ", ".join(f"{counts[state]} {state}" for state in COUNTED if counts[state])
-
-
-def _status(folder: Path, found: Sequence[Record], args: Namespace) -> int:
-    """How many trials are done, which are at work and how far, and why others ended."""
-    counts = Counter(record.state for record in found)
-    if args.json:
-        print(json.dumps({"output": str(folder), "states": counts, "trials": [_plain(record) for record in found]}))
-        return 0
-    print(f"{folder}: {_counted(counts)}")
-    told = [r for r in found if r.state != "done" and (r.state != "pending" or r.starts)]
-    lines = [[f"  {r.state}", r.name, r.reason or progress(r), f"start {r.starts}"] for r in told]
-    print(aligned(lines) if lines else "", end="\n" if lines else "")
-    return 0
-
-
-def _table(folder: Path, found: Sequence[Record], args: Namespace) -> int:
-    """Top-1 and zeros of the trials, mean and spread over seeds."""
-    table = rows(found, args.each)
-    if args.json:
-        print(json.dumps({"output": str(folder), "rows": table}))
-    else:
-        print(aligned(cells(table)))
-    return 0
-
-
-def _retry(folder: Path, found: Sequence[Record], args: Namespace) -> int:
-    """Failed and skipped trials, or those named, once more: from their checkpoints, at the next campfire sweep DIR."""
-    chosen = retry(folder, args.trials, args.fresh)
-    if args.json:
-        print(json.dumps({"output": str(folder), "trials": chosen}))
-    else:
-        print(
-            f"{len(chosen)} trials to be tried again{': ' * bool(chosen)}{', '.join(chosen)}; campfire sweep {folder}"
-        )
-    return 0
-
-
-_ABOUT: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
-    "status": (_status, {}),
-    "table": (_table, {"--each": {"action": "store_true", "help": "one line a trial, not one for all seeds"}}),
-    "retry": (
-        _retry,
-        {
-            "trials": {"nargs": "*", "metavar": "TRIAL", "help": "which (default: all that failed or were skipped)"},
-            "--fresh": {"action": "store_true", "help": "delete what they have done, and begin anew"},
-        },
-    ),
-}
-
-
-def _plain(record: Record) -> dict[str, Any]:
-    return {**vars(record), "path": str(record.path)}
 
 
 class _Stop:
