@@ -1,6 +1,6 @@
 """Two workers on one sweep of real trainings, killed at random, again and again: is every trial recorded once, and right?
 
-    python bench/chaos_sweep.py [--trials 24] [--kills 20] [--seed 0] [--no-compare]
+    python bench/chaos_sweep.py [--trials 24] [--kills 16] [--seed 0] [--no-compare]
 
 Trials share dense prefixes (``from``), so that there is an order to keep. A killed worker is replaced at once. At the end
 every trial is trained again, undisturbed and from its first epoch, and its final weights are compared bit for bit.
@@ -21,7 +21,7 @@ import torch
 import yaml
 
 import campfire
-from campfire.sweep import Index, read_grid, records
+from campfire.sweep import Index, is_sweep, read_grid, records
 from campfire.training import checkpoint
 
 STRUCTURES = ["ck", "window", "combined", "fine", "vector"]
@@ -46,17 +46,25 @@ def worker(path: Path, folder: Path) -> "subprocess.Popen[bytes]":
 
 
 def disturb(path: Path, folder: Path, kills: int, chance: random.Random) -> dict[str, Any]:
-    """Work, kill, replace, until every trial has ended."""
+    """Work, kill one that has begun a trial, replace it, until every trial has ended."""
     workers, killed, began = [worker(path, folder) for _ in range(2)], 0, time.monotonic()
     while any(w.poll() is None for w in workers):
         time.sleep(chance.uniform(0.5, 8.0))
         victim = chance.randrange(2)
-        if killed < kills and workers[victim].poll() is None:
+        if killed < kills and workers[victim].poll() is None and workers[victim].pid in begun(folder):
             workers[victim].kill()
             workers[victim].wait()
             killed += 1
             workers[victim] = worker(path, folder)
     return {"kills": killed, "exit_codes": [w.returncode for w in workers], "seconds": round(time.monotonic() - began)}
+
+
+def begun(folder: Path) -> set[int]:
+    """The processes that have begun a trial."""
+    if not is_sweep(folder):
+        return set()
+    with Index.open(folder) as index:
+        return {event.worker for event in index.events()}
 
 
 def counted(folder: Path) -> dict[str, Any]:
@@ -88,7 +96,7 @@ def compared(path: Path, folder: Path, alone: Path) -> dict[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=24, help="a multiple of 6")
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-compare", action="store_true")
     args = parser.parse_args()
