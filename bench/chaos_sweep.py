@@ -21,7 +21,7 @@ import torch
 import yaml
 
 import campfire
-from campfire.sweep import Index, is_sweep, read_grid, records
+from campfire.sweep import Index, read_grid, records
 from campfire.training import checkpoint
 
 STRUCTURES = ["ck", "window", "combined", "fine", "vector"]
@@ -61,10 +61,11 @@ def disturb(path: Path, folder: Path, kills: int, chance: random.Random) -> dict
 
 def begun(folder: Path) -> set[int]:
     """The processes that have begun a trial."""
-    if not is_sweep(folder):
+    try:
+        with Index.open(folder) as index:
+            return {event.worker for event in index.events()}
+    except campfire.CampfireError:  # there is none yet
         return set()
-    with Index.open(folder) as index:
-        return {event.worker for event in index.events()}
 
 
 def counted(folder: Path) -> dict[str, Any]:
