@@ -209,6 +209,22 @@ def test_restarts_need_an_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         campfire.train(small())
 
 
+def test_a_restart_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whether this machine counts it, or another one was lost; the same launch with nothing to go on from begins anew."""
+    flags = BASE | {"epochs": 2, "structure": "dense"}
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 7")
+    campfire.train(small(**flags), output=tmp_path)
+    for again in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", again)
+        campfire.train(small(**flags), output=tmp_path, overwrite=True)
+        assert (tmp_path / "log.txt").read_text().count("starting") == 1
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    with pytest.raises(UsageError, match="holds another run"):
+        campfire.train(small(**flags), output=tmp_path)
+
+
 def test_sync_bn_wants_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--sync-bn works on GPUs only"):
         campfire.train(small(sync_bn=True, device="cpu"), output=tmp_path / "run")

@@ -26,6 +26,7 @@ def describe(config: Config, device: torch.device, world: int = 1) -> dict[str, 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "world_size": world,
+        "launch": os.environ.get("TORCHELASTIC_RUN_ID"),
         "seed": config.run.seed,
     }
 

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from campfire.errors import CampfireError, UsageError
+from campfire.training.meeting import meet
 
 T = TypeVar("T")
 PATIENCE = datetime.timedelta(minutes=30)  # the first rank may time kernels, or write to a slow disk
@@ -93,6 +95,8 @@ class Ranks:
         if not self.several:
             return model
         own = [device] if device.type == "cuda" else None
+        # of 1x1 weights, whose strides are ambiguous: to copy their gradients costs nothing
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
         with warnings.catch_warnings():  # torch 2.13 has a new name for it, that 2.10 does not know
             warnings.simplefilter("ignore", FutureWarning)
             return DistributedDataParallel(model, device_ids=own, broadcast_buffers=False)
@@ -168,7 +172,9 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
             f"torchrun --nproc-per-node {world} -m campfire train ..."
         )
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    store, rank, world = next(rendezvous("env://", timeout=PATIENCE))
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, store=meet(store, rank, world), rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield _here()
     finally:

@@ -1,6 +1,7 @@
 """A run from its configuration: new, or continued from a checkpoint; by one process, or by all that torchrun started."""
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,8 +68,9 @@ def train(
         tree = config.model_dump() if isinstance(config, Config) else config or {}
         config, _ = load(from_tree(tree, "config"), from_flags(flags))
     with joined(config.compute.device) as ranks, contextlib.ExitStack() as while_running:
+        restarted = ranks.highest(_elastic("RESTART_COUNT")) > 0  # each machine counts its own
         with ranks.together():
-            start = _open(output, resume, overwrite, while_running) if ranks.first else _Start()
+            start = _open(output, resume, overwrite, restarted, while_running) if ranks.first else _Start()
         saved, origin = ranks.from_first((start.saved, str(start.origin)))
         with ranks.together():
             if config.run.tensorboard:
@@ -111,7 +113,11 @@ class _Start:
 
 
 def _open(
-    output: str | Path | None, resume: str | Path | None, overwrite: bool, while_running: contextlib.ExitStack
+    output: str | Path | None,
+    resume: str | Path | None,
+    overwrite: bool,
+    restarted: bool,
+    while_running: contextlib.ExitStack,
 ) -> _Start:
     """Look at the output, and at the checkpoint; nothing is written but a lock."""
     if _elastic("MAX_RESTARTS") and output is None:
@@ -120,7 +126,7 @@ def _open(
     if folder is not None:
         folder.require_directory()
         while_running.enter_context(locked(folder.path))
-        if _elastic("RESTART_COUNT"):
+        if restarted or _same_launch(folder):
             resume, start = "auto", folder.path if folder.generations else start
     found = _Start(folder)
     if start is not None:
@@ -129,6 +135,17 @@ def _open(
     if folder is not None and not (found.same or overwrite or resume == "auto"):
         folder.refuse_another_run()
     return found
+
+
+def _same_launch(folder: RunDirectory) -> bool:
+    """Whether the run that is there was started by this very torchrun, which has since lost a whole machine."""
+    launch = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # torchrun's own word for no name
+    if launch == "none" or not _elastic("MAX_RESTARTS"):
+        return False
+    try:
+        return json.loads((folder.path / "env.json").read_text(encoding="utf-8")).get("launch") == launch
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _elastic(name: str) -> int:
