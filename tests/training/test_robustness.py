@@ -110,8 +110,9 @@ def test_normalised_is_pixel_over_the_deviation(runs: Path) -> None:
 
 def test_compressed_networks_are_attacked_through_their_kernels(runs: Path, attacked: list[dict[str, Any]]) -> None:
     options: dict[str, Any] = {"num_examples": None, "threads": 1, "compress": True}
-    (record,) = robustness([runs / "ck"], [named("fgsm")], [2 / 255], **options)
+    dense, record = robustness([runs / "dense", runs / "ck"], [named("fgsm")], [2 / 255], **options)
     masked = attacked[1]
+    assert (dense["compressed"], dense["clean"]) == (False, attacked[0]["clean"])
     assert (record["compressed"], record["weights"]) == (True, masked["weights"])
     assert abs(record["clean"]["correct"] - masked["clean"]["correct"]) <= 3  # sums in another order, in bfloat16
     assert abs(record["results"][0]["correct"] - masked["results"][1]["correct"]) <= 6
@@ -158,7 +159,6 @@ def test_without_its_normalisation_nothing_is_attacked(
         (["--space", "normalised", "--attack", "fgsm,autoattack"], "autoattack moves images in [0, 1] only"),
         (["--num-examples", "0"], "is 1 or more"),
         (["--num-examples", "some"], "a number or all"),
-        (["--compress"], "one of these runs is dense"),
         (["--output", "nowhere/there.json"], "give another --output"),
     ],
 )
@@ -170,6 +170,8 @@ def test_bad_requests(runs: Path, argv: list[str], message: str, capsys: pytest.
 def test_runs_of_other_images_are_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attack(runs, names=["dense", "other"]) == 2
     assert "not the same images" in capsys.readouterr().err
+    assert attack(runs, "--compress", names=["dense"]) == 2
+    assert "nothing is pruned here" in " ".join(capsys.readouterr().err.split())
     assert attack(runs, "--data", "synthetic:classes=7,images=70") == 2
     assert "other classes" in capsys.readouterr().err
 

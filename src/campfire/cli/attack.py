@@ -42,7 +42,9 @@ def parser() -> Parser:
     own.add_argument("--num-examples", default="1000", metavar="N|all", help="test images (default: 1000)")
     own.add_argument("--seed", type=int, default=0, metavar="N", help="of the images and of all that is drawn")
     own.add_argument("--data", metavar="DATA", help="other images than the runs' own, of the same classes")
-    own.add_argument("--compress", action="store_true", help="attack the compressed networks, through sparse kernels")
+    own.add_argument(
+        "--compress", action="store_true", help="attack pruned networks compressed, through sparse kernels"
+    )
     own.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, ... (default: auto)")
     own.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     own.add_argument(

@@ -75,7 +75,7 @@ def trials(
         space: ``pixel`` (values in [0, 1]) or ``normalised`` (as the network sees them).
         num_examples: how many test images, drawn by ``seed``; None for all.
         source: other images than the first run's own, of the same classes.
-        compress: attack the compressed network, its gradients computed by sparse kernels.
+        compress: attack pruned networks in their compressed form, gradients computed by sparse kernels.
         compute: ``device`` and ``threads``.
 
     Raises:
@@ -88,15 +88,17 @@ def trials(
         raise UsageError(f"{', '.join(names)} moves images in [0, 1] only; leave --space {space} out, or the attack")
     device = prepare(Config().compute.model_copy(update=compute))
     networks = [load_run(path, device) for path in paths]
+    if compress and all(trained.pruner is None for trained in networks):
+        raise UsageError("--compress keeps what pruning leaves, and nothing is pruned here; leave it out")
     _same_images(paths, networks)
     sample = _draw(networks[0], num_examples, seed, source)
     victims = [_victim(trained, space, device, compress) for trained in networks]
     _check_all(eps, attacks, victims, networks)
-    facts = {"device": str(device), "compressed": compress}
     return [
         Trial(
             Path(path),
-            _facts(path, trained, sample) | facts,
+            _facts(path, trained, sample)
+            | {"device": str(device), "compressed": compress and trained.pruner is not None},
             functools.partial(_attacked, victim, sample, trained.config, attacks, eps, space, device),
         )
         for path, trained, victim in zip(paths, networks, victims, strict=True)
@@ -132,9 +134,7 @@ def _draw(trained: Trained, count: int | None, seed: int, source: str | None) ->
 
 def _victim(trained: Trained, space: str, device: torch.device, compress: bool) -> Victim:
     how = Normalisation.of(trained, device)
-    if compress:
-        if trained.pruner is None:
-            raise UsageError("--compress keeps what pruning leaves, and one of these runs is dense; leave it out")
+    if compress and trained.pruner is not None:
         log.info("%s", compress_(trained.model, trained.pruner))
     return Victim(trained.model, space, how, trained.config.compute)
 
