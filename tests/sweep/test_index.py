@@ -60,6 +60,16 @@ def test_nothing_of_a_broken_transaction_is_kept(tmp_path: Path) -> None:
         assert index.events() == []
 
 
+def test_to_look_is_not_to_make(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder?mode=ro#1"
+    folder.mkdir()
+    with pytest.raises(CampfireError, match=r"sweep\.db cannot be used"):
+        Index.open(folder)
+    assert not list(folder.iterdir())
+    settle(folder, read_grid(write(tmp_path, {"seeds": [0]}))).__exit__()
+    assert [r.name for r in records(folder)] == ["run"]
+
+
 def test_a_damaged_index(tmp_path: Path) -> None:
     settle(tmp_path / "s", read_grid(write(tmp_path, {"seeds": [0]}))).__exit__()
     for path in (tmp_path / "s").glob("sweep.db*"):

@@ -84,7 +84,7 @@ class Index:
         folder.mkdir(parents=True, exist_ok=True)
         making = wait_lock(folder / ".sweep.lock")  # two sweeps may begin at once
         try:
-            index = cls(folder, _connect(folder))
+            index = cls(folder, _connect(folder, "rwc"))
             with _readable(folder):
                 index._db.execute("PRAGMA journal_mode=WAL")
                 index._db.executescript(_SCHEMA)
@@ -95,7 +95,7 @@ class Index:
     @classmethod
     def open(cls, folder: Path) -> "Index":
         """The index that is in this directory."""
-        return cls(folder, _connect(folder))
+        return cls(folder, _connect(folder, "rw"))
 
     def __enter__(self) -> "Index":
         return self
@@ -182,9 +182,10 @@ class Index:
             self._db.execute("UPDATE trials SET handle = ? WHERE number = ?", (handle, row.number))
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
+def _connect(folder: Path, mode: str) -> sqlite3.Connection:
     with _readable(folder):
-        connection = sqlite3.connect(folder / FILE, timeout=60, isolation_level=None)
+        address = f"{(folder / FILE).resolve().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
         connection.execute("PRAGMA synchronous=FULL")
     return connection
 
