@@ -18,6 +18,12 @@ from campfire.native.gpu.masks import Part as Part
 
 _collected: ContextVar[list[Tensor] | None] = ContextVar("collected", default=None)
 NAN = "the scores hold NaN: has the training diverged?"
+REFUSED = f"{NAN} Or earlier masks left less than is to be kept: let no other structure go before this one"
+
+
+def far(device: torch.device) -> bool:
+    """Whether to look at a number there is to wait: on a GPU."""
+    return device.type != "cpu" or gpu.serves(device)
 
 
 @contextmanager
@@ -55,7 +61,7 @@ def keep_best(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
     Raises:
         CampfireError: fewer than ``count`` entries live, or the scores hold NaN.
     """
-    if score.device.type != "cpu" or gpu.serves(score.device):
+    if far(score.device):
         return _keep_best_there(score, count, alive)
     if (best := masks.keep_best(score, count, alive)) is not None:
         return best
@@ -91,7 +97,7 @@ def keep_best_runs(parts: Sequence[Part]) -> list[Tensor] | None:
     """`keep_best` in many weights on one GPU at once, by the largest magnitude in each run; None where Triton cannot."""
     if (found := gpu.select(parts)) is None:
         return None
-    _look_at(found[1], lambda: NAN)
+    _look_at(found[1], lambda: REFUSED)
     return found[0]
 
 

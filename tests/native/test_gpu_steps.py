@@ -7,6 +7,7 @@ import pytest
 import torch
 from gpu_device import DEVICE, by_triton
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from campfire import Era, OneShot, Pruner, compress_
@@ -14,6 +15,8 @@ from campfire.bench.memory import saved
 from campfire.errors import CampfireError, LostOutputs
 from campfire.native.gpu import masks as gpu
 from campfire.pruner import together
+from campfire.selection import unhurried
+from campfire.structures import named
 
 pytest.importorskip("triton")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -85,6 +88,32 @@ def test_lost_outputs_are_told() -> None:
                 optimizer.step()
             pruner.verify()
         assert any(issubclass(x.category, LostOutputs) and "2 (1 of 12)" in str(x.message) for x in told)
+
+
+class Hasty(TorchDispatchMode):
+    """No operator whose result the host would have to wait for."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "isin", "bincount")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in self.WAITS), f"{func} waits"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["ck", "fine", "window", "filter", "hrbp:rows=4,channels=2", "hrbp:guard=both"])
+def test_no_update_waits_for_the_device(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    score = torch.rand(64, 12, 3, 3, generator=generator)
+    structure, everything = named(name), torch.ones(score.shape, dtype=torch.bool)
+    plan, counts = structure.plan(score, 0.6), [structure.count(tuple(score.shape), x) for x in (0.4, 0.6)]
+    before = structure.project(score, counts[0], plan, everything)
+    wanted = structure.project(score, counts[1], plan, before)
+    with by_triton() as device, unhurried() as refused:
+        there = {key: part.to(device) for key, part in plan.items()}
+        with Hasty():
+            keep = structure.project(score.to(device), counts[1], there, before.to(device))
+    assert torch.equal(keep.cpu(), wanted)
+    assert not any(bool(x.any()) for x in refused)
 
 
 @pytest.mark.gpu

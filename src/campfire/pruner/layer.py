@@ -11,6 +11,7 @@ from campfire.errors import CampfireError, UsageError
 from campfire.mask import Mask, view4
 from campfire.pruner.rules import Target
 from campfire.scores import Score
+from campfire.selection import far
 from campfire.sparsity import LayerSparsity
 from campfire.structures import Structure, books
 from campfire.structures.base import Plan
@@ -117,7 +118,7 @@ class PrunedLayer:
             plan = self._planned(structure, plans, goal, score * alive)
             mask = Mask(structure.project(score, count, plan, alive), plan)
         # to count on a GPU would be to wait for it: `Pruner.verify` does, at the end of an era
-        self._take(mask, int(mask.keep.count_nonzero()) if mask.keep.device.type == "cpu" else count)
+        self._take(mask, count if far(mask.keep.device) else int(mask.keep.count_nonzero()))
         return True
 
     def select(

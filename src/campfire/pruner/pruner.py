@@ -29,7 +29,7 @@ from campfire.pruner.together import lost_outputs, masks_together
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score
-from campfire.selection import NAN, unhurried
+from campfire.selection import REFUSED, unhurried
 from campfire.sparsity import SparsityReport
 
 
@@ -285,4 +285,4 @@ class Pruner(Hosting):
 
 def _refuse(numbers: Sequence[int]) -> None:
     if any(numbers):
-        raise CampfireError(NAN)
+        raise CampfireError(REFUSED)

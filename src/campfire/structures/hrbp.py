@@ -8,7 +8,7 @@ from torch import Tensor
 
 from campfire.errors import CampfireError, UnknownName, UsageError
 from campfire.mask import Mask
-from campfire.selection import keep_best
+from campfire.selection import far, keep_best
 from campfire.structures.base import Plan, Shape, Structure
 from campfire.structures.regrouping import by_cut, by_likeness, climb, runs, whole
 from campfire.structures.row_blocks import Blocks, Kind, best_units, living_units
@@ -198,7 +198,7 @@ class HRBP(Structure):
         keep = []
         for i, kind in enumerate(blocks.kinds()):
             intact = held[i] == blocks.weights(kind)
-            if int(intact.count_nonzero()) < budgets[i]:
+            if not far(intact.device) and int(intact.count_nonzero()) < budgets[i]:  # far away selection tells, later
                 raise CampfireError(
                     f"{str(self)!r} is to keep {budgets[i]} blocks (or taps of them), and earlier masks left only "
                     f"{int(intact.count_nonzero())} whole; let no other structure go before it"
@@ -211,16 +211,18 @@ class HRBP(Structure):
         if self.guard == "none":
             return None
         at = kind.rows.start // self.rows
-        inputs = inputs[at : at + kind.groups, kind.columns].flatten()
+        channels, inputs = inputs.shape[1], inputs[at : at + kind.groups, kind.columns].flatten()
 
         def prefer(rank: Tensor) -> Tensor:
             best = []
             if self.guard != "inputs":
                 best.append(rank.view(kind.groups, kind.runs).amax(1))
             if self.guard != "outputs":
-                most = rank.new_full((int(inputs.max()) + 1,), -1)
+                most = rank.new_full((channels,), -1)
                 best.append(most.scatter_reduce_(0, inputs, rank.repeat_interleave(kind.width), "amax"))
-            return torch.isin(rank, torch.cat(best))
+            ranks = torch.cat(best)  # -1: an input that stands in no block of this kind
+            chosen = torch.zeros(len(rank) + 1, dtype=torch.bool, device=rank.device)
+            return chosen.index_fill_(0, ranks.where(ranks >= 0, len(rank)), True)[rank]
 
         return prefer
 

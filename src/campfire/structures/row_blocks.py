@@ -147,16 +147,25 @@ def best_units(
         place: [n, taps]; of equal scores the lowest place goes first.
         prefer: the blocks, bool [n], that stay before all others, told by the ranks of all (n - 1 for the best).
     """
+    if score.shape[1] == 1:  # a block has nothing to lose but itself: on a GPU nobody waits to see how many live
+        value, living, place = score[:, 0], alive[:, 0], place[:, 0]
+        return _best(_preferred(value, living, place, prefer), count, living, place)[:, None]
     core = keep_best_rows(score, thin, alive)
     if (spare := count - int(core.count_nonzero())) >= 0:
         rest = (alive & ~core).flatten()
         return core | _best(score.flatten(), min(spare, int(rest.count_nonzero())), rest, place.flatten()).view_as(core)
     value, living, place = (score * core).sum(1), core.any(1), (place * core).sum(1)
-    if prefer is not None:
-        order = place.argsort(stable=True)
-        order = order[value.masked_fill(~living, -1.0)[order].argsort(stable=True)]
-        value = value + prefer(order.argsort()) * (1 + value.max())
+    value = _preferred(value, living, place, prefer)
     return core & _best(value, min(count // thin, int(living.count_nonzero())), living, place)[:, None]
+
+
+def _preferred(value: Tensor, living: Tensor, place: Tensor, prefer: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Values of blocks, above all others those of the blocks that ``prefer`` tells by their ranks."""
+    if prefer is None:
+        return value
+    order = place.argsort(stable=True)
+    order = order[value.masked_fill(~living, -1.0)[order].argsort(stable=True)]
+    return value + prefer(order.argsort()) * (1 + value.max())
 
 
 def _best(score: Tensor, count: int, alive: Tensor, place: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from campfire.mask import Mask
 from campfire.packed import pack
+from campfire.selection import keep_best
 from campfire.structures import REGISTRY, Structure, named
 from campfire.structures.base import Plan, Shape
 from campfire.testing.saying import Say
@@ -74,6 +75,7 @@ def _check_shape(structure: Structure, shape: Shape, steps: list[float], seed: i
             say(count == size, "sparsity 0 must keep everything")
         mask = Mask(_project(structure, drift, count, plan, alive, say), plan)
         _check_best(structure, drift, count, plan, alive, generator, say)
+        _check_run(structure, drift, count, mask.keep, alive, say)
         _check_ties(structure, count, plan, alive, say)
         _check_zero_scores(structure, drift, count, plan, alive, say)
         say(not structure.why_invalid(mask), lambda m=mask: f"breaks its own rule: {structure.why_invalid(m)}")
@@ -97,6 +99,15 @@ def _project(s: Structure, score: Tensor, count: int, plan: Plan, alive: Tensor,
     say(torch.equal(keep, s.project(score.clone(), count, plan, alive.clone())), "project is not deterministic")
     say(keep.data_ptr() != given[1].data_ptr(), "the mask shares memory with the previous one")
     return keep
+
+
+def _check_run(s: Structure, score: Tensor, count: int, keep: Tensor, alive: Tensor, say: Say) -> None:
+    if not (run := s.run(tuple(score.shape))):
+        return
+    say(count % run == 0, f"{count} weights are no whole runs of {run}")
+    runs, living = score.reshape(-1, run).amax(1), alive.reshape(-1, run).any(1)
+    best = keep_best(runs, count // run, living)[:, None].expand(-1, run).reshape(score.shape)
+    say(torch.equal(keep, best), f"run says {run}, but the mask is not the best runs by their largest score")
 
 
 def _check_ties(s: Structure, count: int, plan: Plan, alive: Tensor, say: Say) -> None:
