@@ -40,6 +40,11 @@ class KeepsTheWorst(Honest):
         return CK().project(score, count, plan, alive)
 
 
+class BoastsOfRuns(Honest):
+    def run(self, shape):
+        return shape[3]  # rows of a kernel, but whole kernels live
+
+
 class OneUnitMore(Honest):
     def project(self, score, count, plan, alive):
         return CK().project(score, min(count + 9, int(alive.sum())), plan, alive)
@@ -146,6 +151,7 @@ class UnevenWindows(Window):
 
 FAULTS = {
     KeepsTheWorst: "keeps worse weights",
+    BoastsOfRuns: "not the best runs",
     OneUnitMore: "weights, declared",
     ThresholdOnTies: "weights, declared",
     Revives: "dead weights came back",
