@@ -208,6 +208,15 @@ def test_filters_are_drawn_before_and_after(runs):
     assert squares(sparse) < 100 + 450
 
 
+def test_one_run_of_each_setting_is_drawn(seeds):
+    for run in seeds:
+        write_kernels(run)
+        write_weights(run, 0.5)
+    found = shown(*seeds)
+    assert [figure.caption.partition(":")[0] for figure in found["filters"].figures[:3]] == ["dense0", "ck0", "ck80"]
+    assert [figure.caption.partition(":")[0] for figure in found["speed"].figures[1:]] == ["ck0", "ck80"]
+
+
 def test_weights_that_cannot_be_read_are_not_drawn(runs):
     assert "filters" not in shown(*runs)  # their model.safetensors is none
 

@@ -26,6 +26,11 @@ def test_an_unfinished_run_shows_its_state(tmp_path):
     assert "! stopped is not finished: preempted (SIGTERM)" in text
 
 
+def test_what_is_left_out_is_said(tmp_path, runs):
+    (runs[1] / "summary.json").write_text("{")
+    assert "! ck70 is not shown:" in printed(*runs)
+
+
 def test_markup_and_escapes_are_text(tmp_path):
     text = printed(write_run(tmp_path / "run", model="[red]x[/red]\x1b[2J"), width=120)
     assert "[red]x[/red]" in text

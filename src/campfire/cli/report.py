@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Compare runs: table, Markdown, CSV, LaTeX, and an HTML page with figures that opens anywhere."
 ENDINGS = {"html": "html", "markdown": "md", "csv": "csv", "latex": "tex"}
+FILES = {
+    "html": "one page with all figures",
+    "markdown": "the words and tables",
+    "csv": "a row a run",
+    "latex": "the tables for booktabs",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,9 +30,8 @@ def parser() -> argparse.ArgumentParser:
         "runs", nargs="+", type=Path, metavar="RUN|SWEEP",
         help="a folder that campfire train or campfire sweep wrote, or a folder of such runs",
     )  # fmt: skip
-    for name in report.FORMATS:
-        help = f"write this file only, and those of other such flags; - is stdout ({name})"
-        own.add_argument(f"--{name}", metavar="FILE", help=help)
+    for name, what in FILES.items():
+        own.add_argument(f"--{name}", metavar="FILE", help=f"write {what}, and no folder; - is stdout")
     where = "folder for report.html, report.md and figures (default: the run itself when there is one, else ./report)"
     own.add_argument("-o", "--output", type=Path, metavar="DIR", help=where)
     own.add_argument("--no-html", action="store_true", help="in that folder, only report.md")
@@ -38,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Compare the runs that the arguments name."""
     args = parser().parse_args(argv)
-    asked = {name: getattr(args, name) for name in report.FORMATS if getattr(args, name)}
+    asked = {name: getattr(args, name) for name in FILES if getattr(args, name)}
     if list(asked.values()).count("-") + args.json > 1:
         raise UsageError("only one of the formats, or --json, can go to stdout")
     if asked and (args.output or args.no_html):

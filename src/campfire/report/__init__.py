@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from campfire.report.section import Section
 
 __all__ = ["render", "save", "write", "write_report", "write_run_report"]
-FORMATS = ("html", "markdown", "csv", "latex")
 
 
 def write_report(runs: Iterable[str | Path], output: str | Path, *, html: bool = True) -> Path:

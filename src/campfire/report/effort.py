@@ -37,10 +37,12 @@ def costs(report: Report, looks: Mapping[str, Look], draw: bool) -> Section:
     )
 
 
-def speed(report: Report, draw: bool) -> Section:
-    """Layer by layer, of each run that trained compressed; empty where none did."""
+def speed(report: Report, looks: Mapping[str, Look], draw: bool) -> Section:
+    """Layer by layer, of each run that trained compressed, a figure for each setting; empty where none did."""
     known = [(run, run.kernels) for run in report.runs if run.kernels is not None and run.kernels.layers]
-    figures = tuple(_speeds(i, run, kernels) for i, (run, kernels) in enumerate(known, 1)) if draw else ()
+    apart = {group[0].name for group in drawn_apart([run for run, _ in known], looks).values()}
+    shown = [(run, kernels) for run, kernels in known if run.name in apart]
+    figures = tuple(_speeds(i, run, kernels) for i, (run, kernels) in enumerate(shown, 1)) if draw else ()
     words = (
         "Each pass of each compressed layer, times faster than the dense library on the same layer; 1 where the library "
         "runs it. Another machine, or another batch, gives other numbers."

@@ -12,7 +12,7 @@ import numpy as np
 from campfire.report.formats import fixed, plain
 from campfire.report.record import Layer, Run
 from campfire.report.section import Figure, Section
-from campfire.report.settings import Look
+from campfire.report.settings import Look, drawn_apart
 from campfire.report.svg import Drawing
 
 KERNELS = 10  # drawn along either axis
@@ -27,9 +27,10 @@ WORDS = (
 
 def filters(runs: Sequence[Run], looks: Mapping[str, Look]) -> Section:
     """Drawings of two layers in the dense run, if any, and in the first pruned ones; empty where no weights can be read."""
-    pruned = [run for run in runs if run.model_bytes and any(layer.pruned for layer in run.layers)]
     dense = [run for run in runs if run.dense and run.model_bytes][:1]
-    shown = [*dense, *pruned[: RUNS - len(dense)]]
+    settings = drawn_apart([run for run in runs if run.model_bytes and not run.dense], looks, RUNS - len(dense))
+    pruned = [group[0] for group in settings.values() if any(layer.pruned for layer in group[0].layers)]
+    shown = [*dense, *pruned]
     figures = [drawn for i, name in enumerate(layers_of(pruned), 1) for drawn in _layer(i, name, shown, looks)]
     words = WORDS.format(n=KERNELS) if pruned and figures else ""
     return Section("filters", "Filters before and after", words, tuple(figures) if words else ())

@@ -26,7 +26,7 @@ def sections(report: Report, draw: bool = True) -> list[Section]:
         *outcomes(report, draw),
         *([_epochs(report, look), _depth(report, look)] if draw else []),
         costs(report, look, draw),
-        speed(report, draw),
+        speed(report, look, draw),
         robustness(report, look, draw),
         *([filters(report.runs, look)] if draw else []),
     ]

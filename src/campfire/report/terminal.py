@@ -41,7 +41,8 @@ def render(report: Report) -> Group:
     for row in report.rows:
         table.add_row(_name(row, how if alike else what), *(Text(column.text(row)) for column in columns))
     drawn = [line for run in report.runs if patterns.patterned(run) for line in _patterns(run)]
-    warnings = [Text(f"! {warning}") for warning in report.warnings]
+    left_out = [f"{plain(one.name)} is not shown: {plain(one.reason)}" for one in report.left_out]
+    warnings = [Text(f"! {warning}") for warning in [*left_out, *report.warnings]]
     return Group(Text(lede(report.rows)), table, Text(LEGEND, "dim"), *drawn, *warnings)
 
 
