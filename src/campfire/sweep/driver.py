@@ -46,11 +46,11 @@ class Driver:
         *,
         jobs: int | None = None,
         retries: int = 2,
-        poll: float = 0.3,
+        poll: float | None = None,
         stopping: Callable[[], bool] = lambda: False,
     ):
         self.index, self.engine = index, engine
-        self.jobs, self.retries, self.poll = jobs or engine.jobs, retries, poll
+        self.jobs, self.retries, self.poll = jobs or engine.jobs, retries, poll or engine.poll
         self.stopping, self.works = stopping, list[Work]()
         meta = index.meta()
         self.cwd, self.command = meta["cwd"], meta["command"]
@@ -79,7 +79,9 @@ class Driver:
             self.works.append(self._started(*claimed))
 
     def _ready(self, row: Row) -> bool:
-        """Whether the checkpoint that a trial starts from is there, or one of its own."""
+        """Whether the checkpoint that a trial starts from is there, or one of its own, and it is not at work here."""
+        if any(row.number == work.row.number for work in self.works):
+            return False
         start = self._start(row)
         return start is None or start.exists() or self._has_begun(row)
 

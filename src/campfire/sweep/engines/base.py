@@ -26,6 +26,7 @@ class Engine(Protocol):
     """Starts trials."""
 
     jobs: ClassVar[int | None]  # trials at once unless told otherwise; None: as many as there are
+    poll: ClassVar[float]  # seconds between two looks
 
     def start(self, folder: Path) -> Handle:
         """Start the trial in this run directory."""

@@ -37,6 +37,7 @@ class Local:
     """Processes here, ``jobs`` at once; they end with the sweep, after a checkpoint."""
 
     jobs = 1
+    poll = 0.3
 
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
         for name in options:

@@ -40,6 +40,7 @@ class Ray:
     """
 
     jobs = None
+    poll = 1.0
 
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
         for name in options:

@@ -52,6 +52,7 @@ class Slurm:
     """
 
     jobs = None
+    poll = 2.0
 
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
         from campfire.sweep.engines import need
