@@ -40,6 +40,7 @@ def render(report: Report, sections: Sequence[Section]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     look = looks(report.runs, report.rows)
+    machine = [row for row in environment_rows(report.runs) if row[0] != "argv"]  # stands with each run
     about = how if len({(row.model, row.data) for row in report.rows}) == 1 else what
     page = environment.from_string(_text("page.html.j2"))
     text = page.render(
@@ -56,7 +57,7 @@ def render(report: Report, sections: Sequence[Section]) -> str:
         sections=sections,
         runs=[_run(run, look[run.name].ink) for run in report.runs],
         tables=[("differences", "Where the runs differ", config_rows(report.runs)),
-                ("environment", "Environment", environment_rows(report.runs))],
+                ("environment", "Environment", machine)],
         nothing=NONE,
     )  # fmt: skip
     return text + "\n"
