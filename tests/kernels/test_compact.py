@@ -8,12 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import conv2d
 
 from campfire.kernels import KERNELS, Conv
 from campfire.kernels.compact import CompactPasses
 from campfire.kernels.formats import to_format
-from campfire.kernels.row_groups import MOST, row_groups
+from campfire.kernels.row_groups import MOST, RowGroup, row_groups
 from campfire.mask import Mask
 from campfire.packed import LAYOUTS, Packed, pack
 
@@ -149,3 +150,21 @@ def test_a_wrong_place_is_seen() -> None:
 
     with mock.patch.object(CompactPasses, "__init__", wrong), pytest.raises(AssertionError, match=r"forward|d_"):
         passes_agree(packed(masks()["both"]), Conv(1, 1))
+
+
+def test_no_pass_waits_for_its_numbers() -> None:
+    """On tensors without numbers, as a GPU's are before it has run: whatever asks for one raises."""
+    keep = torch.zeros(32, 16, 3, 3, dtype=torch.bool)
+    keep[:12, :5], keep[12:20, 5:9] = True, True
+    weight, mode = packed(keep), FakeTensorMode()
+    passes = KERNELS["compact"].prepare(weight, Conv(1, 1))
+    assert isinstance(passes, CompactPasses)
+    assert len(passes.dead) == 12
+    tensors = torch.randn(2, 16, 5, 5), torch.randn(2, 32, 5, 5), weight.parts["value"], torch.randn(32)
+    x, dy, value, bias = map(mode.from_tensor, tensors)
+    passes.groups = [RowGroup(mode.from_tensor(g.rows), mode.from_tensor(g.channels)) for g in passes.groups]
+    passes.places, passes.dead = mode.from_tensor(passes.places), mode.from_tensor(passes.dead)
+    with mode:
+        assert passes.forward(x, value, bias).shape == dy.shape
+        assert passes.d_input(dy, value, tuple(x.shape)).shape == x.shape
+        assert passes.d_values(dy, x).shape == value.shape

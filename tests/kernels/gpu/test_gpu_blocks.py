@@ -20,7 +20,7 @@ pytestmark = needs_triton
 GPU = torch.device("cuda")
 HALF = torch.float16
 CASES = {
-    "64x64": Case((128, 64, 3, 3)),
+    "64x64": Case((128, 64, 3, 3), size=(2, 4, 5)),
     "64x64, strided, as one tile": Case((128, 64, 3, 3), tile=(64, 64), conv=Conv(2, 1), dtype=HALF),
     "128x32, ordered": Case((128, 64, 3, 3), (128, 32), ordered=True, size=(1, 6, 5), seed=1),
     "128x32, taps, strided": Case((128, 64, 3, 3), (128, 32), taps=True, conv=Conv(2, 1), dtype=HALF, seed=2),
@@ -48,7 +48,7 @@ def test_passes(name: str) -> None:
     agrees(CASES[name])
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from([(16, 16), (32, 32), (64, 32)]),
     st.sampled_from([(16, 2), (16, 16), (32, 4)]),
@@ -97,6 +97,7 @@ def test_epilogue(ordered: bool) -> None:
     assert torch.equal(passes.forward(x, value, bias, nan, relu=True).isnan(), nan.isnan())
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # of NumPy, which the interpreter multiplies with
 def test_nan_and_infinity_reach_what_they_belong_to_only() -> None:
     case = Case((64, 64, 3, 3), size=(1, 7, 7))
     packed = case.packed()
@@ -124,7 +125,7 @@ def test_other_dtypes_run_dense() -> None:
 
 
 def test_without_triton_the_library_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = CASES["64x64"]
+    case = CASES["empty group"]
     packed = case.packed()
     kernels = run(case, packed, passes_of(case, packed))
     monkeypatch.setattr(toolchain, "runs_on", lambda device: False)
