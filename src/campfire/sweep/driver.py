@@ -87,15 +87,24 @@ class Driver:
 
     def _skip(self) -> None:
         """Record trials whose parent has ended without the checkpoint that they start from."""
+        if not self._orphans():
+            return
+        with self.index.transaction():  # looked at again, for another sweep may have been here
+            found = self._orphans()
+            for row, why in found:
+                self.index.set(row, "skipped", why)
+        for row, why in found:
+            log.info("%s skipped: %s", row.name, why)
+
+    def _orphans(self) -> list[tuple[Row, str]]:
         rows = {row.name: row for row in self.index.rows()}
+        found = []
         for row in rows.values():
             parent = rows.get(row.spec["parent"] or "")
-            if row.state != "pending" or parent is None or not parent.ended or self._ready(row):
-                continue
-            why = f"{parent.name} is {parent.state} and left no checkpoint after epoch {row.spec['epoch']}"
-            with self.index.transaction():
-                self.index.set(row, "skipped", f"{why}: {parent.reason}".rstrip(": "))
-            log.info("%s skipped: %s", row.name, why)
+            if row.state == "pending" and parent is not None and parent.ended and not self._ready(row):
+                why = f"{parent.name} is {parent.state} and left no checkpoint after epoch {row.spec['epoch']}"
+                found.append((row, f"{why}: {parent.reason}".rstrip(": ")))
+        return found
 
     def _start(self, row: Row) -> Path | None:
         parent, epoch = row.spec["parent"], row.spec["epoch"]
