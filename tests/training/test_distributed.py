@@ -154,6 +154,14 @@ def test_every_test_image_counts_once(played: Played) -> None:
     assert log.count("epoch 1/3") == 1, "one process speaks"
 
 
+def test_ranks_judge_the_network_that_is_kept(played: Played) -> None:
+    """Whose running statistics are the first rank's; alone, each rank has others."""
+    found = campfire.evaluate(played[0] / "whole")
+    last = records(played[0] / "whole")[-1]
+    assert (found["top1"], found["images"]) == (pytest.approx(last["eval_top1"]), 21)
+    assert found["loss"] == pytest.approx(last["eval_loss"], rel=1e-6)
+
+
 def test_a_signal_to_one_rank_stops_all_after_the_same_step_and_resumes_bit_for_bit(played: Played) -> None:
     folder, ranks = played
     assert [rank["stopped"] for rank in ranks] == ["stopped by SIGTERM; continue with --resume"] * 2
