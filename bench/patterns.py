@@ -5,6 +5,8 @@
 Every kernel keeps 4 of its 9 weights, by the best of 8 patterns, and of the kernels a share lives. Milliseconds of each
 pass are medians over rounds in which the three take turns; ratios are medians of the rounds' own. Activations are in each
 kernel's own format; dense is the library on the same masked weight, in the faster of its two. Prints JSON.
+``--clock cpu`` counts what one thread computes, not the time it waits: for machines that others use as well. ``--tune``
+times other tiles than the usual ones first, and says what they gain.
 """
 
 import argparse
@@ -12,6 +14,8 @@ import json
 import math
 import statistics
 import time
+from functools import partial
+from unittest import mock
 
 import torch
 
@@ -19,21 +23,47 @@ from campfire.bench.candidates import pattern_mask
 from campfire.bench.kernels import PASSES, _dense, _sparse, keep_memory
 from campfire.bench.layers import Layer, layers_of
 from campfire.bench.timing import interleaved, machine, ratio
-from campfire.kernels import KERNELS
-from campfire.packed import pack
+from campfire.kernels import KERNELS, stopwatch
+from campfire.kernels.clocks import Clock, Run, wall
+from campfire.kernels.codegen import tuning
+from campfire.mask import Mask
+from campfire.packed import Packed, pack
 
 KINDS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
-def timed(layer: Layer, batch: int, connectivity: float, rounds: int, passes: list[str]) -> dict:
-    """Of one layer: milliseconds and ratios, pass by pass; and how long it took to compile."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(layer.shape, generator=generator)
+def cpu(run: Run) -> float:
+    """Milliseconds that this thread computes."""
+    start = time.thread_time()
+    run()
+    return 1e3 * (time.thread_time() - start)
+
+
+CLOCKS = {"wall": wall, "cpu": cpu}
+
+
+def tuned(layer: Layer, batch: int, connectivity: float, clock: Clock) -> dict[str, dict[str, float]]:
+    """Of both passes how many times faster than the usual tile each other one is."""
+    packed, _ = patterned(layer, connectivity)
+    with mock.patch.object(tuning, "timed", partial(stopwatch.timed, clock=clock)):
+        indices = KERNELS["codegen"].prepare(packed, layer.conv).indices((batch, layer.shape[1], *layer.size))
+        return tuning.tune(*indices)
+
+
+def patterned(layer: Layer, connectivity: float) -> tuple[Packed, Mask]:
+    """Random weights of a layer, and their mask."""
+    weight = torch.randn(layer.shape, generator=torch.Generator().manual_seed(0))
     mask = pattern_mask(weight, 1 - connectivity * 4 / 9)
-    packed = pack(weight, mask, "tap")
+    return pack(weight, mask, "tap"), mask
+
+
+def timed(layer: Layer, batch: int, connectivity: float, rounds: int, passes: list[str], clock: Clock) -> dict:
+    """Of one layer: milliseconds and ratios, pass by pass; and how long it took to compile."""
+    packed, mask = patterned(layer, connectivity)
+    weight, generator = packed.dense(), torch.Generator().manual_seed(1)
     x = torch.randn(batch, layer.shape[1], *layer.size, generator=generator)
     dy = torch.randn(layer.conv.output(tuple(x.shape), layer.shape), generator=generator)
-    runs = {name: _dense(weight * mask.keep, x, dy, layer, form) for name, form in KINDS.items()}
+    runs = {name: _dense(weight, x, dy, layer, form) for name, form in KINDS.items()}
     for name in ("lanes", "codegen"):
         runs[name] = _sparse(packed, KERNELS[name].prepare(packed, layer.conv), x, dy, KERNELS[name].format)
     found = {"layer": str(layer), "count": layer.count, "density": 1 - mask.sparsity}
@@ -42,7 +72,7 @@ def timed(layer: Layer, batch: int, connectivity: float, rounds: int, passes: li
         runs["codegen"][name]()
         found[name] = {"first_s": time.perf_counter() - start}
         with torch.no_grad():
-            times = interleaved({kernel: run[name] for kernel, run in runs.items()}, rounds)
+            times = interleaved({kernel: run[name] for kernel, run in runs.items()}, rounds, clock)
         best = min(KINDS, key=lambda form: statistics.median(times[form]))
         for kernel in ("lanes", "codegen"):
             found[name][kernel] = ratio(times, best, kernel)
@@ -77,16 +107,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--passes", default=",".join(PASSES))
     parser.add_argument("--only", default="", help="layers whose name has this in it")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of one thread, with OMP_NUM_THREADS=1")
+    parser.add_argument("--tune", action="store_true", help="first time a few tiles for each layer")
     given = parser.parse_args()
+    if given.clock == "cpu" and torch.get_num_threads() > 1:
+        parser.error("--clock cpu sees one thread; set OMP_NUM_THREADS=1")
     keep_memory()
+    clock = CLOCKS[given.clock]
     passes = given.passes.split(",")
     layers = [
         layer
         for layer in layers_of(given.net, given.size)
         if layer.kind == "3x3" and layer.conv.stride == 1 and given.only in str(layer)
     ]
-    rows = [timed(layer, given.batch, given.connectivity, given.rounds, passes) for layer in layers]
-    told = {"given": vars(given), "summary": {name: summary(rows, name) for name in passes}, "layers": rows}
+    gains = {str(x): tuned(x, given.batch, given.connectivity, clock) for x in layers if given.tune}
+    rows = [timed(layer, given.batch, given.connectivity, given.rounds, passes, clock) for layer in layers]
+    told = {
+        "given": vars(given),
+        "summary": {name: summary(rows, name) for name in passes},
+        "layers": rows,
+        "tuned": gains,
+    }
     told["all_passes"] = {kernel: step(rows, passes, kernel) for kernel in ("lanes", "codegen")}
     print(json.dumps({**told, "machine": machine()}))
 
