@@ -15,7 +15,7 @@ class LayerSparsity:
     structure: str | None  # None: dense
     requested: float
     true: float
-    kept_kernels: int
+    kept_kernels: int | None  # None: not known yet
     kernels: int
     kept_weights: int
     weights: int
@@ -87,16 +87,19 @@ class SparsityReport:
 
     def __str__(self) -> str:
         wide = max([len(r.name) for r in self.layers] + [5])
+        known = any(r.kept_kernels is not None for r in self.layers if r.structure is not None)
+        kernels = "  kernels kept" * known
         lines = [
-            f"{'layer':{wide}}  {'shape':>16}  {'structure':22} {'asked':>6} {'true':>6} {'weights kept':>21}  kernels kept"
+            f"{'layer':{wide}}  {'shape':>16}  {'structure':22} {'asked':>6} {'true':>6} {'weights kept':>21}{kernels}"
         ]
         for r in self.layers:
             head = f"{r.name:{wide}}  {'x'.join(map(str, r.shape)):>16}  "
             if r.structure is None:
                 lines.append(f"{head}dense: {r.reason}")
             else:
-                kept, kernels = f"{r.kept_weights:,} / {r.weights:,}", f"{r.kept_kernels:,} / {r.kernels:,}"
-                lines.append(f"{head}{r.structure:22} {r.requested:6.3f} {r.true:6.3f} {kept:>21}  {kernels}")
+                kept = f"{r.kept_weights:,} / {r.weights:,}"
+                kernels = "" if r.kept_kernels is None else f"  {r.kept_kernels:,} / {r.kernels:,}"
+                lines.append(f"{head}{r.structure:22} {r.requested:6.3f} {r.true:6.3f} {kept:>21}{kernels}")
                 lines += [f"{'':{wide}}  {r.remark}"] * bool(r.remark)
         for scope, total in (("pruned layers", self.pruned), ("convolutions", self.convs), ("whole model", self.model)):
             lines.append(f"{scope}: {total.sparsity:.4f} zeros, {total.kept:,} of {total.weights:,} weights kept")

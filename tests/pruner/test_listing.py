@@ -56,3 +56,21 @@ def test_adamw_reaches_the_same_counts():
     pruner = Pruner(model, "ck", ERA).attach(optimizer, steps_per_epoch=1)
     train(model, [optimizer], range(7))
     assert [layer.kept for layer in pruner.layers.values()] == [9 * 39, 77]
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "erk"])
+def test_forecast_is_what_the_end_of_the_schedule_has(allocation: str):
+    rules = {"stem": None, "body": "window", "point": "ck", "head": "fine-fc"}
+    begun = Pruner(net(), rules, ERA, allocation=allocation)
+    before = begun.forecast()
+    *_, ended = run(net(), rules, ERA, allocation=allocation)
+    for row, end in zip(before.layers, ended.report().layers, strict=True):
+        assert (row.name, row.kept_weights, row.requested) == (end.name, end.kept_weights, end.requested)
+    assert before.model == ended.report().model
+    assert begun.sparsity == 0
+    assert "kernels kept" not in str(before)
+
+
+def test_forecast_of_what_scores_decide_is_the_target():
+    rows = Pruner(net(), "ck", ERA, allocation="global").forecast().layers
+    assert {row.requested for row in rows if row.structure} == {ERA.target}

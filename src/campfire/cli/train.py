@@ -77,7 +77,7 @@ def _dry_run(config: Config) -> None:
     print(
         f"{parts.config.model.name} on {parts.data.name}: {config.optim.epochs} epochs of {parts.steps_per_epoch} steps"
     )
-    print(parts.report())
+    print(parts.report() if parts.pruner is None else f"at the end of the schedule:\n{parts.pruner.forecast()}")
 
 
 def _print_table(summary: Mapping[str, Any]) -> None:

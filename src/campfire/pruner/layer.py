@@ -212,6 +212,15 @@ class PrunedLayer:
         dense = self.dense_grad
         return torch.zeros_like(self.weight, dtype=torch.float32) if dense is None else dense.float()
 
+    def forecast(self, structure: Structure, sparsity: float) -> LayerSparsity:
+        """What is asked at this sparsity, and what will be true; which kernels die is not known."""
+        t, weights = self.target, self.weight.numel()
+        kept, kernels = structure.count(t.shape, sparsity), t.shape[0] * t.shape[1]
+        remark = "; ".join(structure.remarks(t.shape, sparsity))
+        return LayerSparsity(
+            t.name, t.shape, str(structure), sparsity, 1 - kept / weights, None, kernels, kept, weights, None, t.conv, (), remark
+        )  # fmt: skip
+
     def report(self, final: float) -> LayerSparsity:
         """What was asked and what is true; ``final`` is the sparsity that it is to reach."""
         t, keep, weights = self.target, self.keep, self.weight.numel()

@@ -7,22 +7,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from campfire.mask import view4
-from campfire.pruner.layer import PrunedLayer
 from campfire.sparsity import LayerSparsity, SparsityReport
 
 
-def report_of(
-    model: nn.Module, layers: Mapping[str, PrunedLayer], dense: Mapping[str, str], finals: Mapping[str, float]
-) -> SparsityReport:
-    """The pruned layers and, with their reasons, the dense ones, in the model's order.
-
-    Args:
-        finals: the sparsity that each pruned layer is to reach.
-    """
+def report_of(model: nn.Module, pruned: Mapping[str, LayerSparsity], dense: Mapping[str, str]) -> SparsityReport:
+    """The pruned layers and, with their reasons, the dense ones, in the model's order."""
     rows, seen = [], set()
     for name, module in model.named_modules():
-        if name in layers:
-            rows.append(layers[name].report(finals[name]))
+        if name in pruned:
+            rows.append(pruned[name])
             seen.add(id(module.weight))
         elif name in dense:
             rows.append(_dense(name, module, dense[name], seen))

@@ -261,7 +261,17 @@ class Pruner(Hosting):
     def report(self) -> SparsityReport:
         """What was asked and what is true, layer by layer."""
         finals = {n: s.goals.get(n, s.schedule.target) for s in self.stages for n in s.structures}
-        return report_of(self.model, self.layers, self._dense, finals)
+        return report_of(self.model, {n: x.report(finals[n]) for n, x in self.layers.items()}, self._dense)
+
+    def forecast(self) -> SparsityReport:
+        """What the end of the schedule asks of each layer, and how many weights its structure keeps then; no mask is made.
+
+        Where layers share the target by their scores (``global``), each is given the target itself.
+        """
+        last = {n: (stage, structure) for stage in self.stages for n, structure in stage.structures.items()}
+        shares = {id(stage): sharing.forecast(self._allocate, stage, self.layers) for stage in self.stages}
+        rows = {n: self.layers[n].forecast(x, shares[id(stage)][n]) for n, (stage, x) in last.items()}
+        return report_of(self.model, rows, self._dense)
 
     # --- checkpoints -------------------------------------------------------------------------------------------------
 

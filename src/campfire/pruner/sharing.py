@@ -47,6 +47,13 @@ def goals(
     return {name: float(shares[name]) for name in shapes}
 
 
+def forecast(allocate: Allocation, stage: Stage, layers: Mapping[str, PrunedLayer]) -> dict[str, float]:
+    """The final sparsity of each layer of a phase, before there are scores: an allocation that reads them gives the target."""
+    if allocate is allocations.global_:
+        return dict.fromkeys(stage.structures, stage.schedule.target)
+    return stage.goals or goals(allocate, stage, layers)
+
+
 def saliencies(
     stage: Stage, layers: Mapping[str, PrunedLayer], scores: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
