@@ -36,12 +36,17 @@ class Together:
                     found.append(int(folder.name))
         return found
 
-    def kill_one(self, chance: random.Random, seconds: float) -> bool:
-        """SIGKILL of a rank, so many seconds after there are all of them; False where the run ended before."""
-        while self.process.poll() is None and len(self.ranks()) < WORLD:
+    def epochs(self) -> int:
+        """How many are recorded."""
+        records = self.output / "metrics.jsonl"
+        return len(records.read_text().splitlines()) if records.exists() else 0
+
+    def kill_one(self, chance: random.Random, epochs: int, pause: float) -> bool:
+        """SIGKILL of a rank, after so many epochs and a pause (seconds); False where the run ended before."""
+        while self.process.poll() is None and (len(self.ranks()) < WORLD or self.epochs() < epochs):
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(chance.random() * seconds)
+            self.process.wait(pause)
         ranks = self.ranks()
         if self.process.poll() is not None or not ranks:
             return False
@@ -60,15 +65,15 @@ class Together:
 
 def kill_ranks(folder: Path, chance: random.Random, count: int) -> dict[str, Any]:
     """``count`` kills, three in the life of each run; the ends are compared with those of an undisturbed run of as many ranks."""
-    began, whole = time.monotonic(), Together(folder / "together")
+    whole = Together(folder / "together")
     if code := whole.wait():
         return {"tried": 0, "survived": 0, "wrong": [f"undisturbed: exit code {code}: {whole.log.read_text()[-500:]}"]}
-    seconds, tried, survived, wrong, runs = time.monotonic() - began, 0, 0, [], 0
+    tried, survived, wrong, runs = 0, 0, [], 0
     while tried < count:
-        runs += 1
-        run, here = Together(folder / f"together{runs}"), 0
-        while here < min(3, count - tried) and run.kill_one(chance, seconds):
-            here += 1
+        runs, here = runs + 1, 0
+        run = Together(folder / f"together{runs}")
+        for epochs in sorted(chance.sample(range(SMALL["epochs"]), min(3, count - tried))):
+            here += run.kill_one(chance, epochs, chance.random())
             time.sleep(1)  # until the launcher has noticed
         code = run.wait()
         different = ", ".join(differences(run.output, whole.output)[:5]) if code == 0 else ""
