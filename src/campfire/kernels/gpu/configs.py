@@ -33,6 +33,11 @@ SMALL = Config(32, 4, 2), Config(2, 4, 2)  # for the interpreter: shapes are sma
 _found: dict[str, Config] = {}
 
 
+def for_side(side: int) -> Sequence[Config]:
+    """Candidates of the forward pass and d_input for groups of so many results: sums of 128 fill the registers of 4 warps."""
+    return CONV if side < 128 else sorted(CONV, key=lambda config: -config.warps)
+
+
 def best(key: str, run: Callable[[Config], object], candidates: Sequence[Config]) -> Config:
     """The fastest candidate, timed once for each key on this machine; where nothing may be timed, the first that runs.
 

@@ -101,7 +101,7 @@ def _conv(
         )  # fmt: skip
 
     with torch.cuda.device_of(x):
-        run(_choice(layer, name, run, configs.CONV, (x, y)))
+        run(_choice(layer, name, run, configs.for_side(reads.side), (x, y)))
 
 
 def _choice(
