@@ -96,7 +96,8 @@ class Trained:
     fingerprint: str  # of the images
 
 
-FACTS = {field.name for field in fields(Trained)} - {"model", "pruner", "config"}  # what a checkpoint says of its images
+# What a checkpoint says of its images.
+FACTS = {field.name for field in fields(Trained)} - {"model", "pruner", "config"}
 
 
 def load_run(path: str | Path, device: str | torch.device = "cpu") -> Trained:
