@@ -59,6 +59,9 @@ def run(line: str) -> None:
     if words[0] == "make":
         make(words[1:])
         return
+    if words[:2] == ["bash", "bench/gpu.sh"]:  # tests/bench/test_gpu_script.py runs it, in the form for any machine
+        assert (ROOT / words[1]).exists()
+        return
     command, argv = pathlib.Path(words[0]).name, words[1:]
     assert command == "campfire", f"a test does not know how to run {line!r}"
     if argv[0] == "train":

@@ -1,7 +1,7 @@
 """Compiles every Triton kernel to machine code of an H100 or H200 (sm_90), as it would be launched, on a machine without a GPU.
 
-Prints one JSON line: of each compiled kernel its name, dtype, config, tensor-core instructions, registers, bytes of local
-memory (where registers spill to), and bytes of shared memory. Run with ``TRITON_INTERPRET=0``.
+Prints one JSON line: of each compiled kernel its name, dtype, config, tensor-core instructions, whether it takes denormals for
+zeros, registers, bytes of local memory (where registers spill to), and bytes of shared memory. Run with ``TRITON_INTERPRET=0``.
 """
 
 import json
@@ -54,7 +54,7 @@ def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) 
     _compiled.append(
         {
             "kernel": name, "dtype": kind, "warps": kwargs.get("num_warps"), "stages": kwargs.get("num_stages"),
-            "tensor": tensor, "wgmma": wide, "registers": registers, "local": local, "shared": made.metadata.shared,
+            "tensor": tensor, "wgmma": wide, "flushes": ".ftz" in made.asm["ptx"], "registers": registers, "local": local, "shared": made.metadata.shared,
         }
     )  # fmt: skip
 
@@ -88,6 +88,7 @@ def mask_kernels() -> None:
     masks.select([masks.Part(score, score > 0.1, 999), masks.Part(score[:, :, :1, :1].contiguous(), None, 99)])
     masks.keep_best_rows(score.view(-1, 9), 4, None)
     masks.ranks(score.view(-1, 9))
+    masks.lost_outputs([score > 0.5])
     for dtype in masks.DTYPES:
         run = masks.multiplication([(score > 0.5, [score.to(dtype), score.to(dtype)])])
         assert run is not None

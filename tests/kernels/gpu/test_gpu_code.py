@@ -13,7 +13,17 @@ from gpu_cases import needs_triton
 HERE = Path(__file__).parent
 SHARED = 227 * 1024  # bytes that one program may have there
 PRODUCTS = {"block_conv", "block_values"}
-MASKS = {"write_keys", "count_digits", "narrow", "count_ties", "settle", "write_keep", "rank_rows", "multiply"}
+MASKS = {
+    "write_keys",
+    "count_digits",
+    "narrow",
+    "count_ties",
+    "settle",
+    "write_keep",
+    "rank_rows",
+    "multiply",
+    "count_lost",
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +62,8 @@ def test_no_kernel_spills_its_registers(compiled: list[dict[str, Any]]) -> None:
     """Of 4 warps, each thread holds twice as many sums: boxes of 128 outputs are for 8 warps then."""
     assert [x for x in compiled if x["warps"] != 4 and x["local"]] == []
     assert max(x["shared"] for x in compiled) <= SHARED
+
+
+@needs_triton
+def test_denormal_scores_keep_their_order(compiled: list[dict[str, Any]]) -> None:
+    assert [x for x in compiled if x["kernel"] in MASKS and x["flushes"]] == []
