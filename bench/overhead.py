@@ -1,6 +1,7 @@
 """What the pruner costs a training step: the same network with and without it, blocks of steps taking turns.
 
     python bench/overhead.py --model resnet20 --width 2 --batch 128 --structure ck --by step
+    python bench/overhead.py --model resnet50 --size 224 --batch 32 --fp32 --steps 1 --rounds 9
 
 ``--by step`` moves the target, and so the masks of every layer, with every step; ``--by epoch`` is the paper's era, in
 which the masks of a step inside an epoch cannot change. Prints one JSON object: median milliseconds of a step in each
@@ -23,13 +24,14 @@ from campfire.bench.timing import machine
 
 def make(args: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = models.create(args.model, num_classes=10, width=args.width).to(memory_format=torch.channels_last)
+    kwargs = {} if args.width is None else {"width": args.width}
+    model = models.create(args.model, num_classes=args.classes, **kwargs).to(memory_format=torch.channels_last)
     return model, torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
 
 def block(model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Namespace) -> Callable[[], float]:
-    x = torch.randn(args.batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(0, 10, (args.batch,))
+    x = torch.randn(args.batch, 3, args.size, args.size).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, args.classes, (args.batch,))
 
     def run() -> float:
         start = time.perf_counter()
@@ -47,7 +49,9 @@ def block(model: nn.Module, optimizer: torch.optim.Optimizer, args: argparse.Nam
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--width", type=float, default=2.0)
+    parser.add_argument("--width", type=float, help="of the nets for CIFAR")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--structure", default="ck")
     parser.add_argument("--by", choices=["step", "epoch"], default="step")
