@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from campfire.data import EncodedSet, ImageData, MemorySet, batches, load, shards
+from campfire.data.augment import CROP_DRAWS
+from campfire.data.keyed import uniforms
 from campfire.errors import CampfireError, UsageError
 
 
@@ -69,6 +71,17 @@ def test_a_few_shards_are_read_at_a_time(data: ImageData, monkeypatch: pytest.Mo
     assert [len(set(part.tolist())) for part in np.split(read, [8, 16])] == [2, 2, 1]
     assert order.tolist() != data.train.order(seed=0, epoch=1).tolist()
     assert any(read[i] != read[i + 1] for i in range(3))  # mixed, not one after the other
+
+
+def test_the_place_in_an_epoch_tells_nothing_of_the_crop() -> None:
+    """Else the first batches of an epoch were the small crops, and the last ones the large."""
+    count = 3000
+    spans = np.stack([np.arange(count) % 3, np.arange(count), np.ones(count)], 1).astype(np.int64)
+    labels = torch.zeros(count, dtype=torch.int64)
+    images = shards.ShardSet(labels, "", ("a.tar", "b.tar", "c.tar"), spans, np.array([b"x"] * count))
+    place = np.argsort(images.order(seed=3, epoch=1))
+    drawn = uniforms(np.arange(count), seed=3, epoch=1, draws=CROP_DRAWS)
+    assert max(abs(np.corrcoef(place, draw)[0, 1]) for draw in drawn) < 0.1
 
 
 def test_small_ones_are_kept_in_memory_as_files_are(tmp_path: Path) -> None:

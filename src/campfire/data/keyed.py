@@ -8,7 +8,10 @@ import numpy as np
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 2**64 - 1
-_ORDER = _WORD  # the draw that is kept for permutations
+ORDER, AMONG = (
+    _WORD,
+    _WORD - 1,
+)  # draws that orders have for themselves: no crop or flip goes with the place in an epoch
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
@@ -41,4 +44,4 @@ def permutation(size: int, *, seed: int, epoch: int = 0) -> np.ndarray:
     >>> sorted(permutation(5, seed=1, epoch=2).tolist())
     [0, 1, 2, 3, 4]
     """
-    return np.argsort(bits(np.arange(size), seed=seed, epoch=epoch, draw=_ORDER), kind="stable")
+    return np.argsort(bits(np.arange(size), seed=seed, epoch=epoch, draw=ORDER), kind="stable")

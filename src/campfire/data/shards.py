@@ -15,7 +15,7 @@ import torch
 
 from campfire.data.decode import EXTENSIONS
 from campfire.data.folder import TEST_NAMES
-from campfire.data.keyed import bits, permutation
+from campfire.data.keyed import AMONG, bits, permutation
 from campfire.data.sets import EncodedSet
 from campfire.data.source import Source, some
 from campfire.errors import CampfireError, UsageError
@@ -65,7 +65,7 @@ class ShardSet(EncodedSet):
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Shards in a random order, and the images of every `POOL` of them mixed: disks read a few files at a time."""
         turn = np.argsort(permutation(len(self.shards), seed=seed, epoch=epoch))
-        chance = bits(np.arange(len(self)), seed=seed, epoch=epoch)
+        chance = bits(np.arange(len(self)), seed=seed, epoch=epoch, draw=AMONG)
         return np.lexsort((chance, turn[self.spans[:, 0]] // POOL))
 
     def _identity(self) -> Iterable[bytes | memoryview]:
