@@ -14,6 +14,7 @@ from campfire.errors import UsageError
 from campfire.kernels import Conv, stopwatch, timings
 from campfire.kernels.times import Case
 from campfire.mask import Mask
+from campfire.native.flavours import FLAVOURS, Cpu
 from campfire.packed import pack
 
 NOW = time.time()
@@ -119,6 +120,17 @@ def test_the_key_tells_layers_apart() -> None:
     half = Case(small().packed, Conv(), small().size, torch.bfloat16)
     keys = {stopwatch.key_of(c) for c in (small(), small(0.75), small(images=3), other, half)}
     assert len(keys) == 5
+
+
+def test_the_key_tells_flavours_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dense is as fast in each, kernels are not."""
+    tiled = Cpu("tiled", frozenset(FLAVOURS["amx"].needs))
+    monkeypatch.setattr("campfire.native.flavours.this_cpu", lambda: tiled)
+    keys = set()
+    for name in FLAVOURS:
+        monkeypatch.setenv("CAMPFIRE_ISA", name)
+        keys.add(stopwatch.key_of(small()))
+    assert len(keys) == len(FLAVOURS)
 
 
 def test_real_times_are_positive_and_finite() -> None:

@@ -62,6 +62,7 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
 def test_flags_of_flavours() -> None:
     flags = {name: Build("x", f, Compiler(("c++",))).flags for name, f in FLAVOURS.items()}
     assert {"-march=native", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"} <= set(flags["avx512"])
+    assert set(flags["amx"]) - set(flags["avx512"]) == {"-DCAMPFIRE_AMX"}
     assert {"-mavx2", "-mfma"} <= set(flags["avx2"])
     assert not [f for f in flags["portable"] if f.startswith("-m")]
     assert all("-ffast-math" not in f and f[0] == "-O3" for f in flags.values())

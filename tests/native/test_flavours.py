@@ -5,12 +5,13 @@ import pytest
 from campfire.errors import DoesNotFit, UnknownName
 from campfire.native.flavours import FLAVOURS, Cpu, flavour, flavour_names, read_cpu, this_cpu
 
+TILED = Cpu("tiled", frozenset(FLAVOURS["amx"].needs))
 BIG = Cpu("big", frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512dq"}))
 KNIGHTS = Cpu("avx512f alone", frozenset({"avx2", "fma", "avx512f"}))
 OLD = Cpu("old", frozenset({"sse2"}))
 
 
-@pytest.mark.parametrize(("cpu", "best"), [(BIG, "avx512"), (KNIGHTS, "avx2"), (OLD, "portable")])
+@pytest.mark.parametrize(("cpu", "best"), [(TILED, "amx"), (BIG, "avx512"), (KNIGHTS, "avx2"), (OLD, "portable")])
 def test_the_best_that_runs_is_taken(cpu: Cpu, best: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAMPFIRE_ISA", raising=False)
     assert flavour(cpu=cpu).name == best
@@ -31,6 +32,8 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         flavour()
     with pytest.raises(DoesNotFit, match="old has no avx2, fma; it runs portable"):
         flavour("avx2", cpu=OLD)
+    with pytest.raises(DoesNotFit, match="has no amx_tile, amx_bf16; it runs avx512 and avx2 and portable"):
+        flavour("amx", cpu=BIG)
     with pytest.raises(DoesNotFit, match="has no avx512bw, avx512vl, avx512dq; it runs avx2 and portable"):
         flavour("avx512", cpu=KNIGHTS)
 

@@ -74,7 +74,7 @@ FAULTS = {
 }
 INCLUDE = f"-I{CPP}"
 EMULATED = Flavour("emulated", (INCLUDE, "-DCAMPFIRE_EMULATE_TILES"))
-ASSEMBLED = Flavour("amx", (INCLUDE, "-march=sapphirerapids"))
+ASSEMBLED = Flavour("amx", (INCLUDE, "-march=sapphirerapids", "-DCAMPFIRE_AMX"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def libraries(probe: Path) -> list[ctypes.CDLL]:
     """The emulation, and the instructions where this CPU has them and the system lets us."""
-    store, native = Store(probe), Flavour("native", (INCLUDE, *FLAVOURS["avx512"].flags))
+    store, native = Store(probe), Flavour("native", (INCLUDE, *FLAVOURS["amx"].flags))
     found = [store.load(Build("probe", EMULATED, compiler(), probe, "-O2"))]
     if has_amx():
         real = store.load(Build("probe", native, compiler(), probe))
@@ -200,17 +200,28 @@ def innermost(text: str) -> list[list[str]]:
     return list(found.values())
 
 
+def disassembled(build: Build, library: Path) -> str:
+    if shutil.which("objdump") is None:
+        pytest.skip("needs objdump")
+    build.compile(library)
+    command = ["objdump", "-d", "--no-show-raw-insn", str(library)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", ["blocks_amx_conv", "blocks_amx_d_values"])
+def test_other_flavours_hold_no_tiles(name: str, tmp_path: Path) -> None:
+    """Whatever the CPU: ``CAMPFIRE_ISA=avx512`` runs without them."""
+    vectors = Flavour("avx512", tuple(x for x in ASSEMBLED.flags if "AMX" not in x))
+    assert "tmm" not in disassembled(Build(name, vectors, compiler()), tmp_path / "library.so")
+
+
 @pytest.mark.parametrize(
     ("name", "loads"),
     [("blocks_amx_conv", {(4, 4), (3, 2), (5, 4), (2, 1)}), ("blocks_amx_d_values", {(4, 4), (5, 4), (3, 2)})],
 )
 def test_inner_loops_keep_their_sums_in_tiles(name: str, loads: set[tuple[int, int]], tmp_path: Path) -> None:
     """Each loop, as compiled for a CPU with AMX: so many loads for so many products, sums neither loaded nor stored."""
-    if shutil.which("objdump") is None:
-        pytest.skip("needs objdump")
-    Build(name, ASSEMBLED, compiler()).compile(tmp_path / "library.so")
-    command = ["objdump", "-d", "--no-show-raw-insn", str(tmp_path / "library.so")]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = disassembled(Build(name, ASSEMBLED, compiler()), tmp_path / "library.so")
     bodies = innermost(text)
     for body in bodies:
         assert not [line for line in body if re.match(r"tilestored|tilezero|tilerelease|ldtilecfg|call", line)], body

@@ -14,7 +14,9 @@ def parser() -> Parser:
     what = own.add_subparsers(dest="what", required=True, metavar="WHAT")
     what.add_parser("info", help="compiler, instructions, cache folder and the state of every library")
     build = what.add_parser("build", help="compile them all now, as before a job on many machines")
-    build.add_argument("--isa", metavar="NAME", help="instructions: avx512, avx2 or portable (default: the best here)")
+    build.add_argument(
+        "--isa", metavar="NAME", help="instructions: amx, avx512, avx2 or portable (default: the best here)"
+    )
     what.add_parser("forget", help="drop the timings that kernels were chosen by: the next run measures anew")
     for command in what.choices.values():
         command.add_argument("--json", action="store_true", help="print one JSON object in one line")

@@ -21,10 +21,14 @@ class Flavour:
 
 _AVX2 = ("avx2", "fma")
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq")
+_AMX = ("amx_tile", "amx_bf16")
+_TUNED = ("-march=native", *(f"-m{x}" for x in _AVX2 + _AVX512))
 FLAVOURS = {
     f.name: f
     for f in (  # the best first
-        Flavour("avx512", ("-march=native", *(f"-m{x}" for x in _AVX2 + _AVX512)), _AVX2 + _AVX512, tuned=True),
+        # no flags for the instructions themselves: a compiler that does not know them still builds all the rest
+        Flavour("amx", (*_TUNED, "-DCAMPFIRE_AMX"), _AVX2 + _AVX512 + _AMX, tuned=True),
+        Flavour("avx512", _TUNED, _AVX2 + _AVX512, tuned=True),
         Flavour("avx2", tuple(f"-m{x}" for x in _AVX2), _AVX2),
         Flavour("portable"),
     )
@@ -54,8 +58,8 @@ def this_cpu() -> Cpu:
 
 
 def has_amx() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16: what the flavour avx512 then holds too."""
-    return {"amx_tile", "amx_bf16"} <= this_cpu().features
+    """Whether this CPU multiplies tiles of bfloat16, as the dense library then does too."""
+    return set(_AMX) <= this_cpu().features
 
 
 def read_cpu(file: Path) -> Cpu:

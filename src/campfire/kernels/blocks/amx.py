@@ -41,7 +41,7 @@ class BlocksAmx(BlocksBf16):
         if library is None:
             return ["native code is off, or no compiler was found"]
         if not library.campfire_blocks_amx_built():
-            return ["AMX needs flavour avx512, and a compiler that knows it"]
+            return ["it needs flavour amx (CAMPFIRE_ISA), and a compiler that knows AMX"]
         refusal = library.campfire_blocks_amx_refused()
         return [f"the system does not let this process use AMX (error {refusal})"] if refusal else []
 

@@ -6,7 +6,7 @@
 //   TILE_DOT(c, a, b)          c[m][n] += sum over k of a[m][k] . b[k][n], of pairs of bfloat16, in float32
 //
 // t, a, b and c are literals, for the register is part of the instruction: the compiler neither allocates nor spills it.
-// These are the processor's own where the compiler may use them, and their semantics in C++ with CAMPFIRE_EMULATE_TILES,
+// These are the processor's own in the flavour amx (CAMPFIRE_AMX), and their semantics in C++ with CAMPFIRE_EMULATE_TILES,
 // so that tests run the kernels on any processor. CAMPFIRE_TILES is defined in both cases, and in no other.
 #pragma once
 #include <cstdint>
@@ -30,7 +30,7 @@ static inline void tile_release() { emulated::release(); }
 static inline void tile_settle() {}
 static inline int64_t tile_refusal() { return 0; }
 
-#elif defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#elif defined(CAMPFIRE_AMX) && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
 #define CAMPFIRE_TILES
 #include <immintrin.h>
 #include <sys/syscall.h>
