@@ -73,6 +73,34 @@ def test_options_of_convolutions(options: dict[str, int]) -> None:
     assert again.bias is dense.bias
 
 
+@pytest.mark.parametrize("kernel", ["lanes", "codegen", "blocks", "compact"])
+def test_what_native_code_must_not_be_handed(kernel: str) -> None:
+    keep = torch.zeros(32, 32, 3, 3, dtype=torch.bool)
+    keep[:, ::2, :2] = True
+    if kernel == "blocks":
+        keep[:, ::2] = True
+    layout, options = ("unit", {"tile": (32, 1, 3, 3)}) if kernel == "blocks" else ("csr", {})
+    conv = nn.Conv2d(32, 32, 3)
+    layer = SparseConv2d.of(conv, Mask(keep), layout, **options)
+    if reasons := KERNELS[kernel].why_not(layer.packed, layer.conv, torch.float32, torch.device("cpu")):
+        pytest.skip(reasons[0])
+    layer = SparseConv2d.of(conv, Mask(keep), layout, kernel, **options)
+    for size, reason in [
+        ((2, 16, 8, 8), r"it reads \[N, 32, H, W\]"),  # beyond its end
+        ((2, 48, 8, 8), r"it reads \[N, 32, H, W\]"),
+        ((2, 32, 8), r"it reads \[N, 32, H, W\]"),
+        ((1, 2, 32, 8, 8), r"it reads \[N, 32, H, W\]"),
+        ((2, 32, 2, 8), "give larger images"),
+    ]:
+        with pytest.raises(DoesNotFit, match=reason):
+            layer(torch.zeros(size))
+    with pytest.raises(DoesNotFit, match="its weight is on cpu"):
+        layer(torch.zeros(2, 32, 8, 8, device="meta"))
+    layer.bias = nn.Parameter(torch.zeros(32, dtype=torch.bfloat16))
+    with pytest.raises(DoesNotFit, match=r"32 numbers of torch\.bfloat16"):
+        layer(torch.zeros(2, 32, 8, 8))
+
+
 def test_same_and_valid_padding_are_numbers() -> None:
     for mode, size, side in (("same", 3, 1), ("valid", 3, 0), ("same", 5, 2)):
         dense = nn.Conv2d(4, 4, size, padding=mode)

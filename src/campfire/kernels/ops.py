@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from campfire.errors import DoesNotFit
 from campfire.kernels.formats import empty, to_format
 from campfire.kernels.passes import Passes, numbered
 from campfire.kernels.turning import turn
@@ -99,6 +100,9 @@ def conv(
     Differentiable once in x, value, bias and residual. Sum and ReLU are part of the kernel where no gradient is asked for
     and the residual has the result's shape and dtype. Under autocast it runs in autocast's dtype, like the dense
     convolution.
+
+    Raises:
+        DoesNotFit: the input has other channels, is smaller than the kernel, or lies on another device.
     """
     dtype = autocast_dtype(x)
     if dtype is not None and isinstance(residual, Tensor):
@@ -108,6 +112,7 @@ def conv(
     value = value if value.shape == passes.value_shape else value.view(passes.value_shape)
     if dtype is not None:
         x, value, bias = x.to(dtype), value.to(dtype), None if bias is None else bias.to(dtype)
+    _require_fits(x, value, bias, passes)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, value, bias)):
         x = turn(x, passes.format)  # once; and what made x has its gradient in the format of what it kept
         y: Tensor = _Conv.apply(x, value, bias, passes.number)  # pyright: ignore[reportAssignmentType]
@@ -115,6 +120,22 @@ def conv(
     if residual is not None and not _joins(residual, x, passes):
         return finish(torch.ops.campfire.conv(x, value, bias, passes.number), residual, relu)
     return torch.ops.campfire.conv(x, value, bias, passes.number, residual, relu)
+
+
+def _require_fits(x: Tensor, value: Tensor, bias: Tensor | None, passes: Passes) -> None:
+    """Native code believes the sizes it is told, and would read whatever lies beyond a smaller tensor."""
+    channels = passes.shape[1] * passes.conv.groups
+    if x.dim() != 4 or x.shape[1] != channels:
+        wrong = f"it reads [N, {channels}, H, W]; give an input of {channels} channels"
+    elif min(passes.conv.output(tuple(x.shape), passes.shape)[2:]) < 1:
+        wrong = f"with padding {passes.conv.padding} no kernel of {passes.shape[2:]} taps lies inside it; give larger images"
+    elif any(t.device != value.device for t in (x, bias) if t is not None):
+        wrong = f"its weight is on {value.device}; move the model or the input"
+    elif bias is not None and (bias.dtype != value.dtype or bias.numel() != passes.shape[0]):
+        wrong = f"its bias is {bias.numel()} numbers of {bias.dtype}, its weight has {passes.shape[0]} outputs of {value.dtype}"
+    else:
+        return
+    raise DoesNotFit(f"an input of shape {tuple(x.shape)} on {x.device}", "this layer", [wrong])
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -133,7 +154,7 @@ def _joins(residual: object, x: Tensor, passes: Passes) -> bool:
     """Whether a kernel can add it: a tensor that is not broadcast, not converted, and not differentiated."""
     return (
         isinstance(residual, Tensor)
-        and residual.dtype == x.dtype
+        and (residual.dtype, residual.device) == (x.dtype, x.device)
         and residual.shape == passes.conv.output(tuple(x.shape), passes.shape)
         and not (residual.requires_grad and torch.is_grad_enabled())
     )
