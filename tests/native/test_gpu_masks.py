@@ -149,7 +149,10 @@ def test_what_fails_is_told_once_and_torch_goes_on(monkeypatch: pytest.MonkeyPat
             keep_best(score.to(device), 7)
         patch.setenv("CAMPFIRE_NATIVE", "1")
         patch.setattr("campfire.native.loading._warned", set())
-        with pytest.warns(NoNative, match="torch does their work, slower: RuntimeError: no C compiler"):
+        patch.setattr("campfire.native.gpu.trouble._told", set())
+        with pytest.warns(
+            NoNative, match="torch and the dense library do their work, slower: RuntimeError: no C compiler"
+        ):
             keep = keep_best(score.to(device), 7)
         assert torch.equal(keep.cpu(), _keep_best(score, 7, None)[0])
         assert not serving.serves(device)

@@ -1,8 +1,7 @@
 """Timing on a GPU: CUDA events, the host out of the way, and inputs that the second cache has forgotten."""
 
-import random
+import functools
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ import torch
 
 from campfire.bench.timing import interleaved
 from campfire.errors import UsageError
+from campfire.kernels import clocks
 
 Run = Callable[[], Any]
-AHEAD = 20_000_000  # clock cycles that the GPU sleeps, so that the host has launched what comes before it starts
+AHEAD = 20_000_000  # clock cycles: whole models without a graph take the host long to launch
 MOST = 8  # copies of an input
 uncaptured: list[str] = []  # why some candidates were timed without a CUDA graph
 
@@ -69,25 +69,7 @@ def _one_by_one(runs: Sequence[Run]) -> Run:
 
 def by_events(candidates: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
     """`interleaved` on the GPU's clock: what runs there, without the time the host takes to launch it."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for run in candidates.values():
-        run()
-    orders = random.Random(0)
-    for _ in range(rounds):
-        for name in orders.sample(list(candidates), len(candidates)):
-            times[name].append(milliseconds(candidates[name]))
-    return times
-
-
-def milliseconds(run: Run) -> float:
-    """Of one run on the current stream."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(AHEAD)
-    start.record()
-    run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
+    return interleaved(candidates, rounds, functools.partial(clocks.events, ahead=AHEAD))
 
 
 def host_milliseconds(run: Run, device: torch.device, rounds: int) -> float | None:
@@ -97,9 +79,7 @@ def host_milliseconds(run: Run, device: torch.device, rounds: int) -> float | No
     found = []
     for _ in range(rounds):
         torch.cuda.synchronize()
-        start = time.perf_counter()
-        run()
-        found.append(1e3 * (time.perf_counter() - start))
+        found.append(clocks.wall(run))
     torch.cuda.synchronize()
     return statistics.median(found)
 

@@ -16,8 +16,12 @@ from campfire.kernels.gpu import configs, toolchain
 from campfire.kernels.gpu.configs import Config
 from campfire.mask import Mask
 from campfire.native import loading
+from campfire.native.compilers import BuildFailed
+from campfire.native.gpu import serving, trouble
 from campfire.native.loading import NoNative
 
+if toolchain.has_triton():
+    from campfire.native.gpu import probe
 pytestmark = needs_triton
 CASE = Case((64, 32, 3, 3), (32, 32), size=(1, 4, 3))
 
@@ -99,7 +103,8 @@ def test_where_a_kernel_fails_the_library_runs_and_one_warning_says_why(monkeypa
     monkeypatch.setattr(toolchain, "interpreted", lambda: False)
     monkeypatch.setattr(toolchain, "runs_on", lambda device: True)
     monkeypatch.setattr(loading, "_warned", set())
-    with pytest.warns(NoNative, match="no GPU kernels, the dense library does their work: RuntimeError: no compiler"):
+    monkeypatch.setattr(trouble, "_told", set())
+    with pytest.warns(NoNative, match="no GPU kernels, torch and .* slower: RuntimeError: no compiler$"):
         y = passes.forward(x, value, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -115,21 +120,57 @@ def test_where_a_kernel_fails_the_library_runs_and_one_warning_says_why(monkeypa
         passes_of(CASE, packed).forward(x, value, None)
 
 
-def test_a_gpu_without_triton_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A GPU, as far as those can tell who only ask for it; nothing was told yet."""
     monkeypatch.undo()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(toolchain, "has_triton", lambda: False)
     monkeypatch.setattr(loading, "_warned", set())
-    toolchain.trouble.cache_clear()
-    gpu = torch.device("cuda", 0)
-    with pytest.warns(NoNative, match="Triton is not installed"):
-        assert toolchain.why_not_on(gpu) == ["Triton is not installed"]
+    monkeypatch.setattr(trouble, "_told", set())
+    monkeypatch.setattr(serving, "_failed", [])
+    trouble.trouble.cache_clear()
+    yield torch.device("cuda", 0)
+    trouble.trouble.cache_clear()
+
+
+def broken(device: torch.device) -> None:
+    raise RuntimeError("ptxas is not here\nand a long story")
+
+
+@pytest.mark.parametrize("what", ["missing", "broken"])
+def test_a_gpu_without_triton_is_told_once_by_masks_and_blocks(
+    what: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "Triton is not installed" if what == "missing" else "Triton fails here: RuntimeError: ptxas is not here"
+    monkeypatch.setattr(trouble, "has_triton", lambda: what == "broken")
+    monkeypatch.setattr(probe, "probe", broken)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert not serving.serves(gpu)
+        assert toolchain.why_not_on(gpu) == [reason]
+        assert not serving.serves(gpu)
+    assert [str(w.message) for w in told] == [
+        f"no GPU kernels, torch and the dense library do their work, slower: {reason}"
+    ]
+    monkeypatch.setenv("CAMPFIRE_NATIVE", "require")
+    with pytest.raises(BuildFailed, match=reason):
+        toolchain.why_not_on(gpu)
+
+
+def test_what_only_blocks_fail_with_is_told_beside_what_masks_fail_with(gpu: torch.device) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for what, reason in (("masks", "a"), ("blocks", "a"), ("blocks", "b"), ("blocks", "c"), ("masks", "d")):
+            trouble.tell(what, reason)
+    assert [str(w.message)[-1] for w in told] == ["a", "b"]
+
+
+def test_gpus_that_are_not_asked(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert "this GPU has 7.5" in toolchain.why_not_on(gpu)[0]
     monkeypatch.setenv("CAMPFIRE_NATIVE", "0")
     assert "CAMPFIRE_NATIVE=0" in toolchain.why_not_on(gpu)[0]
-    toolchain.trouble.cache_clear()
 
 
 @pytest.fixture

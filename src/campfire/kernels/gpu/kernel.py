@@ -11,6 +11,7 @@ from campfire.kernels.gpu import toolchain
 from campfire.kernels.gpu.configs import Config
 from campfire.kernels.gpu.index import UNIT, Blocks, Reads, sides
 from campfire.kernels.reference import Dense
+from campfire.native.gpu.trouble import cause, tell
 from campfire.packed import LAYOUTS, Packed
 from campfire.packed.tile import read_tile
 
@@ -121,4 +122,4 @@ class GpuPasses(Prepared):
         if isinstance(error, torch.OutOfMemoryError) or toolchain.interpreted():
             raise error
         self._failed = True
-        toolchain.failed(toolchain.cause(error))
+        tell("blocks", cause(error))

@@ -1,21 +1,14 @@
 """Triton, where there is one: asked for when a GPU wants kernels, never needed to import, build or run elsewhere."""
 
-import functools
 import importlib.metadata
-import importlib.util
 import os
 
 import torch
 
-from campfire.native.loading import mode, warn_once
+from campfire.native.gpu.trouble import has_triton, tell, trouble
+from campfire.native.loading import mode
 
 OLDEST = (8, 0)  # compute capability: tensor cores that take bfloat16 and TF32
-
-
-@functools.cache
-def has_triton() -> bool:
-    """Whether Triton is installed; it is not imported."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def version() -> str:
@@ -48,31 +41,6 @@ def why_not_on(device: torch.device) -> list[str]:
     if (have := torch.cuda.get_device_capability(device)) < OLDEST:
         return [f"compute capability {OLDEST[0]}.{OLDEST[1]} or more is wanted; this GPU has {have[0]}.{have[1]}"]
     if reason := trouble(device.index or 0):
-        failed(reason)
+        tell("blocks", reason)
         return [reason]
     return []
-
-
-def failed(reason: str) -> None:
-    """One warning that the dense library runs instead, and why."""
-    warn_once("gpu-kernels", f"no GPU kernels, the dense library does their work: {reason}")
-
-
-@functools.cache
-def trouble(index: int) -> str:
-    """Why Triton does not work on this GPU: the smallest kernel is compiled and run; "" where that went well."""
-    if not has_triton():
-        return "Triton is not installed"
-    try:
-        from campfire.kernels.gpu.probe import probe
-
-        probe(torch.device("cuda", index))
-    except Exception as error:
-        return f"Triton fails here: {cause(error)}"
-    return ""
-
-
-def cause(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from campfire.native.compilers import BuildFailed
-from campfire.native.loading import mode, warn_once
+from campfire.native.gpu.trouble import cause, tell, trouble
+from campfire.native.loading import mode
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,11 @@ def serves(device: "torch.device") -> bool:
     """Whether kernels may be tried on this device (``CAMPFIRE_NATIVE=0``: never)."""
     import torch
 
-    return device.type in DEVICES and not _failed and mode() != "0" and not torch.compiler.is_compiling()
+    if device.type not in DEVICES or _failed or mode() == "0" or torch.compiler.is_compiling():
+        return False
+    if device.type == "cuda" and (reason := trouble(device.index or 0)):
+        _fail(reason)
+    return not _failed
 
 
 def or_none(work: Callable[P, R]) -> Callable[P, R | None]:
@@ -40,14 +44,12 @@ def or_none(work: Callable[P, R]) -> Callable[P, R | None]:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _fail(f"{type(error).__name__}: {error}")
+            _fail(cause(error))
             return None
 
     return tried
 
 
 def _fail(reason: str) -> None:
-    if mode() == "require":
-        raise BuildFailed(f"CAMPFIRE_NATIVE=require, and the mask kernels for GPUs fail: {reason}")
+    tell("masks", reason)
     _failed.append(reason)
-    warn_once("triton", f"no Triton kernels for masks, torch does their work, slower: {reason}")
