@@ -6,7 +6,9 @@ import math
 import shutil
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +111,76 @@ def test_the_parts_that_resnets_have_not(tmp_path: Path) -> None:
     assert "dense(" in text
     assert "max_pool(" in text
     assert "static void mean_pool" not in text  # nothing that is not called
+
+
+class Calls(nn.Module):
+    """A forward pass in a line."""
+
+    def __init__(self, forward: Callable[..., Any], **layers: nn.Module):
+        super().__init__()
+        self.steps = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.steps(self, x)
+
+
+def joined_twice(m: Any, x: Tensor) -> Tensor:
+    y, z = m.a(x), m.b(x)
+    return torch.cat((y, z, y), 1)
+
+
+def changed_in_place(m: Any, x: Tensor) -> Tensor:
+    y = m.a(x)
+    kept = y.view(y.shape)
+    z = m.c(torch.relu_(y))
+    kept += z
+    return m.c(y) + kept  # y, z and kept, all changed since
+
+
+def seen_otherwise(m: Any, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    x = m.d(x.reshape(n, c * 4, h // 2, w // 2))
+    return m.c(x.mean((2, 3)).unsqueeze(-1).view(x.size(0), -1, 1, 1))
+
+
+def two(inputs: int, outputs: int, size: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size)
+
+
+SERVED = {
+    "joined twice": lambda: Calls(joined_twice, a=two(3, 4, 3), b=two(3, 2, 3)),
+    "changed in place": lambda: Calls(changed_in_place, a=two(3, 4, 3), c=two(4, 4, 1)),
+    "seen otherwise": lambda: Calls(seen_otherwise, d=two(12, 4, 3), c=two(4, 2, 1)),
+    "one image alone": lambda: Calls(lambda m, x: m.d(x.view(1, 12, 4, 4)), d=two(12, 4, 3)),
+    "nothing at all": nn.Flatten,
+    "rows": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.BatchNorm1d(5)),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_calls_between_layers(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = export(Subject(SERVED[name]().eval(), torch.randn(2, 3, 8, 8)), tmp_path / "net.c", "c")
+    assert found["max_abs_difference"] <= 1e-5 * found["largest_logit"]
+
+
+REFUSED = [
+    (Calls(lambda m, x: m.a(x.flatten(2)), a=nn.Linear(64, 5)), r"2 axes; got \[1, 3, 64\]"),
+    (Calls(lambda m, x: m.a(x) + m.a(x).mean((2, 3), keepdim=True), a=two(3, 4, 3)), "equal shapes"),
+    (Calls(lambda m, x: m.a(x) + x.size(0), a=two(3, 4, 3)), "size, which is no tensor"),
+    (Calls(lambda m, x: x.flatten(2).mean((-2, -1))), r"4 axes; got \[1, 3, 64\]"),
+    (Calls(lambda m, x: {"logits": m.a(x)}, a=two(3, 4, 3)), "something else than one tensor"),
+    (Calls(lambda m, x: x.sum()), "the image as its first axis"),
+]
+
+
+@pytest.mark.parametrize(("net", "reason"), REFUSED, ids=[reason for _, reason in REFUSED])
+def test_what_c_would_compute_otherwise_is_refused(net: nn.Module, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DoesNotFit, match=reason):
+        export(Subject(net, torch.randn(2, 3, 8, 8)), tmp_path / "net.c", "c")
+    assert not list(tmp_path.iterdir())
 
 
 def library(folder: Path) -> ctypes.CDLL:

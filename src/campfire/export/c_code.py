@@ -94,7 +94,7 @@ class _Writing:
     def _conv(self, step: Step) -> str:
         m = step.module
         assert isinstance(m, nn.Conv2d)
-        (_, rows, cols), (_, high, wide) = self.program.sizes[step.reads[0]], step.size
+        (_, rows, cols), (_, high, wide) = step.sees, step.size
         up, left = int(m.padding[0]), int(m.padding[1])
         H, W = rows + 2 * up, cols + 2 * left
         if up or left:
@@ -173,14 +173,14 @@ class _Writing:
 
     def _pool(self, step: Step, name: str) -> str:
         more = step.more
-        sizes = (*self.program.sizes[step.reads[0]], *more["window"], *more["stride"], *more["padding"], *step.size[1:])
+        sizes = (*step.sees, *more["window"], *more["stride"], *more["padding"], *step.size[1:])
         list_ = ", ".join(map(str, sizes))
         x, y = self._value(step.reads[0]), self._value(step.makes)
         return f"{self._use(name)}({x}, (const int[]){{{list_}}}, {y});"
 
     def _spread_mean(self, step: Step) -> str:
-        shape, size = self.program.sizes[step.reads[0]], (*step.size, 1, 1)[1:3]
-        sizes = ", ".join(map(str, (*shape, *size)))
+        size = (*step.size, 1, 1)[1:3]
+        sizes = ", ".join(map(str, (*step.sees, *size)))
         return f"{self._use('spread_mean')}({self._value(step.reads[0])}, {sizes}, {self._value(step.makes)});"
 
 

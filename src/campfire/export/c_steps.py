@@ -1,6 +1,6 @@
 """What a network does to one image, step by step: the calls of its fused forward pass, with sizes, as C will run them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,23 +8,26 @@ import torch
 from torch import Tensor, fx, nn
 
 from campfire.errors import DoesNotFit
+from campfire.export.c_kinds import JOINS, function_step, is_same, module_step, why_not_sizes
 from campfire.fusion import fuse
-from campfire.fusion.effects import is_plain, is_relu, is_sum
-from campfire.nn import BatchNorm2d, MaxPool2d
+from campfire.fusion.effects import is_plain, writes
 
 Size = tuple[int, ...]
-SAME = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
 
 
 @dataclass
 class Step:
-    """One call: ``kind``, the values it reads and makes, and whatever else its kind needs."""
+    """One call: ``kind``, the values it reads and makes, and whatever else its kind needs.
+
+    ``sees`` is the shape of the first value as the call sees it: a view of what was made.
+    """
 
     kind: str
     name: str
     reads: list[str]
     makes: str
     size: Size  # of what it makes, without the batch
+    sees: Size
     module: nn.Module | None = None
     residual: str | None = None
     relu: bool = False
@@ -56,6 +59,10 @@ def program(model: nn.Module, image: Tensor) -> Program:
         reading.take(node)
     if reading.refused:
         raise DoesNotFit("format 'c'", type(model).__name__, reading.refused)
+    if reading.result == reading.image:  # nothing makes it
+        size = sizes["output"][1:]
+        reading.steps.append(Step("join", "output", [reading.image], "output", size, size))
+        reading.result = "output"
     steps = _joined(reading.steps, reading.result)
     return Program(steps, {k: s[1:] for k, s in sizes.items()}, reading.image, reading.result)
 
@@ -77,7 +84,7 @@ def _sizes(fused: fx.GraphModule, image: Tensor) -> dict[str, Size]:
 
 
 class _Reading:
-    """Steps of nodes, one after the other; ``same`` leads from a result to the memory that holds it."""
+    """Steps of nodes, one after the other; ``same`` leads from a result to the value that holds its numbers."""
 
     def __init__(self, modules: Mapping[str, nn.Module], sizes: Mapping[str, Size]):
         self.modules, self.sizes = modules, sizes
@@ -90,10 +97,12 @@ class _Reading:
         if node.op == "placeholder":
             self.image = self.same[node.name] = node.name
         elif node.op == "output":
-            (self.result,) = self._read(node) if len(node.all_input_nodes) == 1 else ("",)
-            if not self.result:
+            returned = node.args[0]
+            if isinstance(returned, fx.Node) and returned.name in self.same:
+                self.result = self.same[returned.name]
+            else:
                 self.refused.append("it returns something else than one tensor")
-        elif (reason := self._why_not(node)) is not None:
+        elif (node.name in self.sizes or not _is_number(node)) and (reason := self._why_not(node)) is not None:
             self.refused.append(f"{node.format_node() or node}: {reason}")
             self.same[node.name] = node.name
 
@@ -101,103 +110,44 @@ class _Reading:
         module = self.modules[str(node.target)] if node.op == "call_module" else None
         if module is not None and not is_plain(module):
             return "it has hooks"
-        if node.name not in self.sizes or self.sizes[node.name][0] != 1:
+        if self.sizes.get(node.name, ())[:1] != (1,):
             return "it makes no tensor with the image as its first axis"
-        if _is_same(node, module, self.sizes):
-            self.same[node.name] = self._read(node)[0]
+        if is_same(node, module):
+            self.same[node.name] = self.same[node.all_input_nodes[0].name]
             return None
-        found = _module_step(module) if module is not None else _function_step(node, self.modules)
+        found = module_step(module) if module is not None else function_step(node, self.modules)
         if isinstance(found, str):
             return found
+        return self._add(node, module, *found)
+
+    def _add(self, node: fx.Node, module: nn.Module | None, kind: str, more: dict[str, Any]) -> str | None:
+        nodes = _tensors(node)
+        if strangers := [n for n in nodes if n.name not in self.sizes]:
+            return f"it computes with {strangers[0]}, which is no tensor"
+        makes, shapes = self.sizes[node.name], [self.sizes[n.name] for n in nodes]
+        if reason := why_not_sizes(kind, makes, shapes):
+            return reason
+        reads, name = [self.same[n.name] for n in nodes], str(node.target) if module is not None else node.name
+        self.steps.append(Step(kind, name, reads, node.name, makes[1:], shapes[0][1:], module, more=more))
         self.same[node.name] = node.name
-        name = str(node.target) if module is not None else node.name
-        kind, more = found
-        self.steps.append(Step(kind, name, self._read(node), node.name, self.sizes[node.name][1:], module, more=more))
+        if kind in ("relu", "sum") and writes(node, self.modules):  # whoever holds what was written sees it changed
+            self.same |= {n: node.name for n, value in self.same.items() if value == reads[0]}
         return None
 
-    def _read(self, node: fx.Node) -> list[str]:
-        return [self.same[n.name] for n in node.all_input_nodes]
+
+def _tensors(node: fx.Node) -> list[fx.Node]:
+    """What it reads, in its order; what is joined twice, twice."""
+    if node.target not in JOINS:
+        return node.all_input_nodes
+    joined = node.args[0] if node.args else node.kwargs["tensors"]
+    return [n for n in joined if isinstance(n, fx.Node)]  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
 
 
-Found = tuple[str, dict[str, Any]] | str
-
-
-def _is_same(node: fx.Node, module: nn.Module | None, sizes: Mapping[str, Size]) -> bool:
-    """Whether it gives back the numbers it reads, in their order."""
-    if isinstance(module, SAME):
-        return True
-    viewing = node.target in (torch.flatten, "flatten", "view", "reshape", "contiguous")
-    if not viewing or not node.all_input_nodes:
-        return False
-    return sizes[node.all_input_nodes[0].name][0] == 1
-
-
-def _module_step(module: nn.Module) -> Found:
-    makers: dict[type, Callable[[Any], Found]] = {
-        nn.Conv2d: _conv,
-        nn.Linear: lambda m: ("linear", {}),
-        nn.ReLU: lambda m: ("relu", {}),
-        nn.BatchNorm2d: _norm,
-        BatchNorm2d: _norm,
-        nn.MaxPool2d: _max_pool,
-        MaxPool2d: _max_pool,
-        nn.AvgPool2d: _mean_pool,
-        nn.AdaptiveAvgPool2d: lambda m: ("spread_mean", {}),
-    }
-    if type(module) not in makers:
-        return f"there is no C for {type(module).__name__}"
-    return makers[type(module)](module)
-
-
-def _function_step(node: fx.Node, modules: Mapping[str, nn.Module]) -> Found:
-    if is_relu(node, modules):
-        return "relu", {}
-    if is_sum(node):
-        return "sum", {}
-    if node.target in (torch.nn.functional.adaptive_avg_pool2d,):
-        return "spread_mean", {}
-    if node.target in (torch.mean, "mean") and _both_axes(node):
-        return "spread_mean", {}
-    if node.target in (torch.cat, torch.concat) and 1 in (*node.args[1:], node.kwargs.get("dim")):
-        return "join", {}
-    name = getattr(node.target, "__name__", str(node.target))
-    return f"there is no C for {name}" if node.op != "get_attr" else "there is no C for tensors of the model's own"
-
-
-def _both_axes(node: fx.Node) -> bool:
-    axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    return isinstance(axes, (tuple, list)) and sorted(int(a) % 4 for a in axes) == [2, 3]  # pyright: ignore
-
-
-def _conv(m: nn.Conv2d) -> Found:
-    if m.padding_mode != "zeros" or isinstance(m.padding, str):
-        return f"padding {m.padding!r} by {m.padding_mode} is not served, only numbers of zeros"
-    return "conv", {}
-
-
-def _norm(m: nn.BatchNorm2d) -> Found:
-    return ("affine", {}) if m.running_mean is not None else "it has no running statistics"
-
-
-def _max_pool(m: nn.MaxPool2d) -> Found:
-    if m.return_indices or _pair(m.dilation) != (1, 1):
-        return "dilation and indices are not served"
-    return "max_pool", _window(m)
-
-
-def _mean_pool(m: nn.AvgPool2d) -> Found:
-    if _pair(m.padding) != (0, 0) or m.ceil_mode or m.divisor_override:
-        return "padding, ceil_mode and divisor_override are not served"
-    return "mean_pool", _window(m)
-
-
-def _window(m: nn.MaxPool2d | nn.AvgPool2d) -> dict[str, Any]:
-    stride = m.kernel_size if m.stride is None else m.stride
-    return {"window": _pair(m.kernel_size), "stride": _pair(stride), "padding": _pair(m.padding)}
-
-
-def _pair(both: int | tuple[int, ...]) -> tuple[int, int]:
-    return (both, both) if isinstance(both, int) else (both[0], both[1])
+def _is_number(node: fx.Node) -> bool:
+    """Whether it tells of sizes, which are known, and computes nothing else."""
+    about = node.op == "call_method" and node.target in ("size", "dim", "numel")
+    shape = node.target is getattr and node.args[1:] in (("shape",), ("ndim",))
+    return about or shape or (node.op == "call_function" and all(_is_number(n) for n in node.all_input_nodes))
 
 
 def _joined(steps: list[Step], result: str) -> list[Step]:
