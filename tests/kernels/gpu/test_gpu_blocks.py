@@ -18,20 +18,20 @@ from campfire.structures import named
 
 pytestmark = needs_triton
 GPU = torch.device("cuda")
-HALF = torch.float16
+HALF, BRAIN = torch.float16, torch.bfloat16
 CASES = {
     "64x64": Case((128, 64, 3, 3), size=(2, 4, 5)),
     "64x64, strided, as one tile": Case((128, 64, 3, 3), tile=(64, 64), conv=Conv(2, 1), dtype=HALF),
     "128x32, ordered": Case((128, 64, 3, 3), (128, 32), ordered=True, size=(1, 6, 5), seed=1),
-    "128x32, taps, strided": Case((128, 64, 3, 3), (128, 32), taps=True, conv=Conv(2, 1), dtype=HALF, seed=2),
+    "128x32, taps, strided": Case((128, 64, 3, 3), (128, 32), taps=True, conv=Conv(2, 1), dtype=BRAIN, seed=2),
     "64x32, taps, ordered, strided": Case((128, 32, 3, 3), (64, 32), taps=True, ordered=True, conv=Conv(2, 0)),
     "32x32, no padding": Case((64, 64, 3, 3), (32, 32), conv=Conv(1, 0), size=(3, 5, 4)),
-    "32x32, padding 2": Case((64, 64, 3, 3), (32, 32), conv=Conv(1, 2), size=(1, 4, 5), dtype=HALF, seed=3),
+    "32x32, padding 2": Case((64, 64, 3, 3), (32, 32), conv=Conv(1, 2), size=(1, 4, 5), dtype=BRAIN, seed=3),
     "32x64, 5x5": Case((64, 64, 5, 5), (32, 64), taps=True, conv=Conv(2, 2), size=(1, 5, 5)),
     "16x16, in tiles of 16 x 1": Case((48, 48, 3, 3), (16, 16), tile=(16, 1), size=(1, 4, 4)),
     "tiles larger than blocks": Case((256, 128, 1, 1), (256, 128), tile=(256, 128), conv=Conv(), size=(1, 5, 5)),
     "1x1": Case((128, 64, 1, 1), (64, 32), conv=Conv(), ordered=True, dtype=HALF),
-    "1x1, strided": Case((64, 128, 1, 1), (64, 64), conv=Conv(2), size=(2, 5, 6)),
+    "1x1, strided": Case((64, 128, 1, 1), (64, 64), conv=Conv(2), size=(2, 5, 6), dtype=BRAIN),
     "1x1, padded": Case((64, 64, 1, 1), (32, 64), conv=Conv(1, 1), size=(1, 3, 4)),
     "linear": Case((128, 128, 1, 1), conv=Conv(), size=(37, 1, 1)),
     "dilated": Case((64, 64, 3, 3), (32, 64), conv=Conv(1, 2, dilation=2), size=(1, 6, 6)),
@@ -57,7 +57,7 @@ def test_passes(name: str) -> None:
     st.integers(1, 2),
     st.integers(0, 2),
     st.tuples(st.integers(1, 3), st.integers(3, 6), st.integers(3, 6)),
-    st.sampled_from([torch.float32, HALF]),
+    st.sampled_from([torch.float32, HALF, BRAIN]),
     st.integers(0, 99),
 )
 def test_any_layer(block, tile, taps, ordered, stride, padding, size, dtype, seed) -> None:
@@ -71,7 +71,7 @@ def test_parts_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(launch, "PART", 32)
     agrees(Case((64, 64, 3, 3), (32, 64), size=(2, 6, 6)))
-    for dtype in (torch.float32, HALF):
+    for dtype in (torch.float32, BRAIN):
         agrees(dataclasses.replace(CASES["1x1"], size=(3, 6, 5), dtype=dtype))
 
 
