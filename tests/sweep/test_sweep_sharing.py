@@ -28,6 +28,14 @@ BAD = {
     "epoch": (groups({"group": "dense", "epoch": 0}), "epoch is the number of epochs to take over, 1 or more; got 0"),
     "too late": (groups({"group": "dense", "epoch": 4}), "a trial prunes from epoch 3 on, which leaves no 4 to share"),
     "at init": (groups("dense", base={"pruning": {"method": "snip"}}), "prunes from epoch 0 on, which leaves no 0"),
+    "rewinds": (
+        groups("dense", base={"pruning": {"method": "lottery"}}),
+        "from epoch 0 on, which leaves no 0 to share",
+    ),
+    "a lasso": (
+        groups("dense", base={"pruning": {"method": "prunetrain:rho=0.1", "era_start": 3, "structure": "filter"}}),
+        "to share (method prunetrain:rho=0.1); drop from",
+    ),
     "differs": (groups("dense", product={"lr": [0.1, 0.2]}), "a trial differs from its parent in optim.lr"),
     "several": (
         {"groups": {"a": {"product": {"lr": [0.1, 0.2]}}, "b": {"from": "a", "base": {"optim": {"lr": 0.3}}}}},

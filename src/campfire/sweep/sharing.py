@@ -11,6 +11,10 @@ from campfire.errors import UnknownName, UsageError
 from campfire.sweep.trial import Trial, varied
 
 KEYS = ("group", "epoch", "differs")
+EARLY = (
+    "lottery",
+    "prunetrain",
+)  # methods that train otherwise from the first step on: a learning rate or a lasso of their own
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Start:
         parent, begins = self._parent(trial, earlier), _begins(trial)
         epoch = math.floor(begins) if self.epoch is None else self.epoch
         if not 1 <= epoch <= begins:
-            raise UsageError(f"{self.place}: a trial prunes from epoch {begins:g} on, which leaves no {epoch} to share")
+            raise UsageError(
+                f"{self.place}: a trial prunes from epoch {begins:g} on, which leaves no {epoch} to share (method "
+                f"{trial.config.pruning.method}); drop from, or take over fewer epochs"
+            )
         if epoch > parent.config.optim.epochs:
             raise UsageError(f"{self.place}: {self.group} has {parent.config.optim.epochs} epochs; got {epoch}")
         self._check_equal(trial, parent)
@@ -82,10 +89,12 @@ class Start:
 
 
 def _begins(trial: Trial) -> float:
-    """The epoch in which pruning begins; without any, the last."""
+    """The epoch in which a trial begins to differ from a dense one; without any pruning, the last."""
     pruning = trial.config.pruning
     if not prunes(pruning):
         return trial.config.optim.epochs
+    if pruning.method.partition(":")[0].strip() in EARLY:
+        return 0.0
     if pruning.schedule == "steps" and pruning.steps:
         return min(epoch for epoch, _ in pruning.steps)
     return pruning.era_start or 0.0
