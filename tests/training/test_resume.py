@@ -1,5 +1,6 @@
 """A run that was stopped anywhere, by anything, and resumed ends with the same bits as one that was not."""
 
+import errno
 import json
 import os
 import random
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import SMALL, assert_equal_runs, records, small
+from training_runs import SMALL, assert_equal_runs, assert_same, records, small
 
 import campfire
-from campfire.training import Interrupted, Preempted, checkpoint
+from campfire.training import Interrupted, Preempted, checkpoint, fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
+from campfire.training.state import restore
 
 # 1,437 training digits in batches of 128: 11 steps an epoch; the era runs from step 11 to the last step of epoch 3.
 STEPS = 11
@@ -130,6 +132,19 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(
     assert_equal_runs(output, whole)
 
 
+def test_a_signal_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stop_at(monkeypatch, 3, signal.SIGTERM)
+    monkeypatch.setattr(fallback, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        campfire.train(small(), output=tmp_path / "run")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    assert "No space left" in status["reason"]
+
+
 def test_a_signal_while_evaluating(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "run"
     original = Training._measure
@@ -203,6 +218,26 @@ def test_resuming_a_finished_run_changes_nothing(whole: Path, tmp_path: Path) ->
     again = campfire.train(small(), resume=output)
     assert again.output == output
     assert_equal_runs(output, whole)
+
+
+def test_what_begins_on_a_dense_training_counts_its_steps(tmp_path: Path) -> None:
+    """Masks change every second step: the same ones as where the pruner was there from the first step on."""
+    pruned = {"structure": "ck", "update_interval": 2, "era_by": "step", "epochs": 3, "era_start": 1, "era_length": 1.5}
+    alone = campfire.train(small(**pruned), output=tmp_path / "alone").output
+    dense = campfire.train(small(structure="dense", epochs=3, keep_epochs=(1,)), output=tmp_path / "dense").output
+    start = {"resume": dense / "epoch-1.pt", "allow_config_change": True}
+    begun = campfire.train(small(**pruned), output=tmp_path / "begun", **start).output
+    ours, theirs = (checkpoint.load(run / "last.pt") for run in (begun, alone))
+    assert_same(ours["model"], theirs["model"], "model")
+    assert_same(ours["pruner"], theirs["pruner"], "pruner")
+
+
+def test_what_begins_inside_an_epoch_knows_where(whole: Path) -> None:
+    saved = checkpoint.load(whole / "last.pt") | {"pruner": None, "epoch": 1, "batch": 5, "step": STEPS + 5}
+    parts = build(small())
+    restore(parts, saved, "last.pt")
+    assert parts.pruner is not None
+    assert (parts.pruner.epoch, parts.pruner.steps) == ((STEPS + 5) / STEPS, STEPS + 5)
 
 
 @pytest.mark.slow

@@ -236,6 +236,21 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: 
     assert all(torch.isfinite(v).all() for v in saved["model"].values())
 
 
+def test_what_the_very_last_step_broke_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Training._step
+
+    def poisoned(self: Training) -> None:
+        step(self)
+        if self.at.step == 22:
+            next(self.parts.model.parameters()).data[0] = math.nan
+
+    monkeypatch.setattr(Training, "_step", poisoned)
+    with pytest.raises(Diverged, match="epoch 1, step 22"):
+        campfire.train(small(epochs=2, structure="dense"), output=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "diverged"
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["epoch"] == 1
+
+
 def test_revived_weights_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     close = Training._close_epoch
 

@@ -31,10 +31,11 @@ class Clock:
         """Epochs trained: a float that moves with every step."""
         return self.epoch_then + (self.steps - self.steps_then) / self.steps_per_epoch
 
-    def set(self, epoch: float) -> None:
-        """It is ``epoch`` now."""
+    def set(self, epoch: float, steps: int | None = None) -> None:
+        """It is ``epoch`` now, and so many steps are done."""
         if not 0 <= epoch < math.inf:
             raise UsageError(f"an epoch is a number from 0 on; got {epoch}")
+        self.steps = self.steps if steps is None else steps
         self.epoch_then, self.steps_then = float(epoch), self.steps
 
     def pace(self, steps_per_epoch: int) -> None:

@@ -120,9 +120,12 @@ class Pruner(Hosting):
         """Epochs trained: a float that moves with every optimizer step."""
         return self._clock.epoch
 
-    def set_epoch(self, epoch: float) -> None:
-        """Set the clock, for loops whose epochs have no fixed number of steps; call it at the start of each epoch."""
-        self._clock.set(epoch)
+    def set_epoch(self, epoch: float, steps: int | None = None) -> None:
+        """Set the clock, for loops whose epochs have no fixed number of steps; call it at the start of each epoch.
+
+        ``steps`` are those done before, where a training without a pruner goes on with this one.
+        """
+        self._clock.set(epoch, steps)
 
     @property
     def frozen(self) -> bool:

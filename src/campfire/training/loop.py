@@ -1,6 +1,7 @@
 """The training loop: parts that learn, epoch by epoch, and the record of it."""
 
 import contextlib
+import math
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,9 +78,12 @@ class Training:
         if self.ranks.several and is_loss(error):
             error = LostRank(f"another process of the run is gone; continue with --resume ({error})")
         states = {Preempted: "preempted", Interrupted: "preempted", Diverged: "diverged"}
-        code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
         if isinstance(error, Preempted):
-            self._save()
+            try:
+                self._save()
+            except Exception as worse:  # as of a full disk
+                error = worse
+        code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
         with contextlib.suppress(OSError):  # the disk may be full
             self._status(states.get(type(error), "failed"), code, str(error) or repr(error))
         raise error
@@ -184,8 +188,8 @@ class Training:
         passed, length = pruner.lr_time(optim.epochs, step / self.steps)
         return learning_rate(optim.model_copy(update={"epochs": length}), round(passed * self.steps), self.steps)
 
-    def _check_finite(self) -> None:
-        if self.ranks.highest(int(not torch.isfinite(self.at.sums[0]))):
+    def _check_finite(self, loss: float | None = None) -> None:
+        if self.ranks.highest(int(not math.isfinite(float(self.at.sums[0]) if loss is None else loss))):
             raise Diverged(
                 f"the loss is no finite number any more (epoch {self.at.epoch}, step {self.at.step}); "
                 "lower --lr, or raise --warmup-epochs, or set --clip-grad"
@@ -194,7 +198,9 @@ class Training:
     def _measure(self) -> Accuracy:
         self._check_finite()
         parts = self.parts
-        return measure(parts.final, parts.data, self.config, parts.device, poll=self._poll, ranks=self.ranks)
+        found = measure(parts.final, parts.data, self.config, parts.device, poll=self._poll, ranks=self.ranks)
+        self._check_finite(found.loss)  # no training loss has seen the weights of the last step
+        return found
 
     def _poll(self) -> None:
         self.stop.agree(self.ranks.highest)

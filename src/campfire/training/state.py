@@ -157,7 +157,10 @@ def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
         checkpoint.fill(parts.ema.module, saved["ema"], origin)
         parts.ema.n_averaged.fill_(saved["averaged"])
     _restore_own(parts, position, [saved, *saved.get("others", ())])
-    return _paced(parts, position, int(saved.get("steps_per_epoch", parts.steps_per_epoch)))
+    position = _paced(parts, position, int(saved.get("steps_per_epoch", parts.steps_per_epoch)))
+    if parts.pruner is not None and saved["pruner"] is None:  # what was dense goes on pruned
+        parts.pruner.set_epoch(position.step / parts.steps_per_epoch, position.step)
+    return position
 
 
 def _restore_own(parts: Parts, position: Position, everyone: Sequence[Mapping[str, Any]]) -> None:
