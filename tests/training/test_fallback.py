@@ -59,12 +59,23 @@ def test_the_one_before_stands_in(damage, whole: Path, run: Path, caplog: pytest
     assert checkpoint.load(run / "previous.pt")["epoch"] == 3
     damage(run / "last.pt")
     campfire.train(small(), output=run, resume="auto")
-    said = "last.pt is damaged; going on from previous.pt, epoch 3, step 33"
+    why = "gone" if damage is remove else "damaged"
+    said = f"last.pt is {why}; going on from previous.pt, epoch 3, step 33"
     assert said in caplog.text
     assert said in (run / "log.txt").read_text()
     assert_equal_runs(run, whole)
     assert checkpoint.load(run / "previous.pt")["epoch"] == 3
     assert (run / "damaged.pt").exists() == (damage is not remove)
+
+
+def test_it_is_said_where_another_directory_goes_on(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut(run / "last.pt")
+    damaged = (run / "last.pt").read_bytes()
+    campfire.train(small(), resume=run, output=tmp_path / "other")
+    assert "last.pt is damaged; going on from previous.pt, epoch 3, step 33" in caplog.text
+    assert (run / "last.pt").read_bytes() == damaged
 
 
 def test_so_many_are_kept(run: Path, whole: Path) -> None:

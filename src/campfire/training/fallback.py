@@ -45,11 +45,15 @@ def load(start: Path) -> tuple[dict[str, Any], Path]:
 
 def adopt(folder: RunDirectory, origin: Path, epoch: int, step: int) -> None:
     """Go on from an older checkpoint as the last one, say so, and put the damaged one aside."""
-    if folder.last.exists():
+    aside = " (the damaged one: damaged.pt)" if folder.last.exists() else ""
+    with log_in(folder.path / "log.txt"):
+        say(origin, epoch, step, aside)
+    if aside:
         also(folder.last, folder.damaged)
     also(origin, folder.last)
-    with log_in(folder.path / "log.txt"):
-        log.warning(
-            "warning: last.pt is damaged; going on from %s, epoch %d, step %d (the damaged one: damaged.pt)",
-            origin.name, epoch, step,
-        )  # fmt: skip
+
+
+def say(origin: Path, epoch: int, step: int, aside: str = "") -> None:
+    """Which checkpoint stands in for the last one."""
+    why = "damaged" if origin.with_name("last.pt").exists() else "gone"
+    log.warning("warning: last.pt is %s; going on from %s, epoch %d, step %d%s", why, origin.name, epoch, step, aside)

@@ -175,6 +175,9 @@ def _prepare(start: _Start, parts: Parts, position: Position, while_running: con
     if not start.same:
         folder.clear()
     folder.sweep()
-    if start.fell_back and start.same and start.origin is not None:
-        fallback.adopt(folder, start.origin, position.epoch, position.step)
+    if start.fell_back and start.origin is not None:
+        if start.same:
+            fallback.adopt(folder, start.origin, position.epoch, position.step)
+        else:
+            fallback.say(start.origin, position.epoch, position.step)
     return folder.path
