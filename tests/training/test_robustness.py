@@ -12,8 +12,9 @@ from training_runs import small
 
 import campfire
 from campfire import cli
-from campfire.attack import Attack, fgsm, named
-from campfire.training.robustness import robustness
+from campfire.attack import Attack, fgsm, library, named
+from campfire.errors import UsageError
+from campfire.training.robustness import Trial, robustness
 
 EPS = "0,2/255,16/255"
 
@@ -176,10 +177,47 @@ def test_runs_of_other_images_are_refused(runs: Path, capsys: pytest.CaptureFixt
     assert "other classes" in capsys.readouterr().err
 
 
-def test_results_on_other_images_are_kept(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(runs / "dense", run)
-    (run / "attack.json").unlink(missing_ok=True)
+@pytest.fixture
+def run(runs: Path, tmp_path: Path) -> Path:
+    """A copy of the dense run that nobody has attacked."""
+    copy = Path(shutil.copytree(runs / "dense", tmp_path / "run"))
+    (copy / "attack.json").unlink(missing_ok=True)
+    return copy
+
+
+def results(run: Path) -> list[float]:
+    return [result["eps"] for result in json.loads((run / "attack.json").read_text())["results"]]
+
+
+def test_two_attacks_at_once_lose_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Trial.record
+    argv = ["attack", str(run), "--threads", "1", "--num-examples", "20", "--eps"]
+
+    def meanwhile(self: Trial) -> dict[str, Any]:
+        monkeypatch.setattr(Trial, "record", record)
+        assert cli.main([*argv, "0.2"]) == 0  # the other one, which is quicker
+        return record(self)
+
+    monkeypatch.setattr(Trial, "record", meanwhile)
+    assert cli.main([*argv, "0.1"]) == 0
+    assert results(run) == [0.2, 0.1]
+    assert cli.main([*argv, "0.3", "--overwrite"]) == 0  # replaces what is of other images or weights only
+    assert results(run) == [0.2, 0.1, 0.3]
+
+
+def test_what_the_library_cannot_do_is_said_first(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise UsageError("AutoAttack is not installed")
+
+    monkeypatch.setattr(library, "_load", missing)
+    monkeypatch.setattr(Trial, "record", lambda self: pytest.fail("it was attacked"))
+    assert attack(runs, "--attack", "fgsm,square") == 2
+    assert "AutoAttack is not installed" in capsys.readouterr().err
+
+
+def test_results_on_other_images_are_kept(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["attack", str(run), "--threads", "1", "--eps", "2/255", "--num-examples"]
     assert cli.main([*argv, "50"]) == 0
     assert cli.main([*argv, "40"]) == 2

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from campfire.attack.gradient import Box, Model, fgsm, pgd, right
-from campfire.attack.library import PARTS, autoattack
+from campfire.attack.library import PARTS, autoattack, require
 from campfire.attack.norms import NORMS
 from campfire.errors import UnknownName, UsageError
 
@@ -51,6 +51,16 @@ class Attack:
     def by_library(self) -> bool:
         return self.name not in ("fgsm", "pgd")
 
+    @property
+    def part(self) -> str | None:
+        """Of AutoAttack; None for all of it."""
+        return None if self.name == "autoattack" else self.name
+
+    def require(self, classes: int) -> None:
+        """Raise `UsageError` where it cannot attack a network of so many classes here."""
+        if self.by_library:
+            require(classes, self.part)
+
     def step_of(self, eps: float) -> float | None:
         """The length of one step; None where the attack chooses it as it goes."""
         if self.name == "fgsm":
@@ -83,9 +93,7 @@ class Attack:
                 model, x, y, eps, norm=self.norm, box=box, steps=self.steps, step_size=self.step_size,
                 restarts=self.restarts, start=self.start, keys=keys,
             )  # fmt: skip
-        return autoattack(
-            model, x, y, eps, norm=self.norm, part=None if self.name == "autoattack" else self.name, seed=min(keys)
-        )
+        return autoattack(model, x, y, eps, norm=self.norm, part=self.part, seed=min(keys))
 
 
 def named(name: str, **options: object) -> Attack:

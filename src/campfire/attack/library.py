@@ -33,8 +33,7 @@ def autoattack(
     wanted = [part] if part else ["apgd-ce", "apgd-t", "fab-t", "square"]
     with torch.no_grad():
         classes = model(x[:1]).shape[1]
-    if reasons := why_not(classes, part):
-        raise DoesNotFit(part or "autoattack", "these images", reasons)
+    require(classes, part)
     options = {"attacks": wanted, "version": "custom", "norm": _NORMS[norm], "eps": eps, "seed": seed}
     attack = _load()(cast(nn.Module, model), device=x.device, **options)
     attack.logger = logging.getLogger("campfire.attack.autoattack")
@@ -48,6 +47,13 @@ def why_not(classes: int, part: str | None = None) -> list[str]:
     """The reasons that AutoAttack, or a part of it, cannot attack a network of so many classes."""
     least = _SORTED.get(part, 2) if part else max(_SORTED.values())
     return [] if classes >= least else [f"its loss compares {least} classes; there are {classes}"]
+
+
+def require(classes: int, part: str | None = None) -> None:
+    """Raise `DoesNotFit` where a network has too few classes, and `UsageError` where the package is not installed."""
+    if reasons := why_not(classes, part):
+        raise DoesNotFit(part or "autoattack", "these images", reasons)
+    _load()
 
 
 def _load() -> Any:

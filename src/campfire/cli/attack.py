@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campfire.cli.flags import Parser
-from campfire.errors import UnknownName, UsageError
+from campfire.errors import CheckpointError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from campfire.attack import Attack
@@ -104,20 +104,35 @@ def _in_one_file(found: "list[Trial]", args: argparse.Namespace) -> list[dict[st
 
 def _in_runs(found: "list[Trial]", overwrite: bool) -> list[dict[str, Any]]:
     """Each record beside its run, with what earlier attacks on the same images left there; kept as soon as it is made."""
-    from campfire.attack.record import FILE, merged, read, why_another
+    from campfire.attack.record import FILE, merged
 
     places = [trial.path / FILE if trial.path.is_dir() else trial.path.with_name(FILE) for trial in found]
     if len({place.resolve() for place in places}) < len(places):
         raise UsageError("two of these lie in one folder, where there is one attack.json; give --output FILE")
-    before = [None if overwrite else read(place) for place in places]
-    for place, old, trial in zip(places, before, found, strict=True):
-        if old is not None and (reasons := why_another(old, trial.facts)):
-            raise UsageError(f"{place} has results on {' and '.join(reasons)}; give --overwrite, or --output FILE")
+    for place, trial in zip(places, found, strict=True):
+        _earlier(place, trial, overwrite)  # refuses now, and not when hours are spent
     records = []
-    for place, old, trial in zip(places, before, found, strict=True):
-        records.append(merged(old, trial.record()))
+    for place, trial in zip(places, found, strict=True):
+        record = trial.record()
+        records.append(merged(_earlier(place, trial, overwrite), record))  # another attack may have ended meanwhile
         _write(place, records[-1])
     return records
+
+
+def _earlier(place: Path, trial: "Trial", overwrite: bool) -> dict[str, Any] | None:
+    """The record that is there, where its results stand beside those of the trial; others give way to ``overwrite``."""
+    from campfire.attack.record import read, why_another
+
+    try:
+        old = read(place)
+    except CheckpointError:
+        if not overwrite:
+            raise
+        return None
+    reasons = [] if old is None else why_another(old, trial.facts)
+    if reasons and not overwrite:
+        raise UsageError(f"{place} has results on {' and '.join(reasons)}; give --overwrite, or --output FILE")
+    return None if reasons else old
 
 
 def _attacks(args: argparse.Namespace) -> "list[Attack]":

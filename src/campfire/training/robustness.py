@@ -144,6 +144,8 @@ def _check_all(
 ) -> None:
     """Everything that can be refused is, before hours are spent."""
     remarks = {}
+    for attack in attacks:
+        attack.require(len(networks[0].classes))
     for victim, trained in zip(victims, networks, strict=True):
         shape = (trained.channels, trained.image_size, trained.image_size)
         space = "pixel" if victim.pixel else "normalised"
