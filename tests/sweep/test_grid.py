@@ -65,6 +65,11 @@ def test_a_dense_trial_has_no_sparsity(tmp_path: Path) -> None:
     ]
 
 
+def test_what_the_bases_of_groups_say_tells_trials_apart(tmp_path: Path) -> None:
+    groups = {"a": {"base": {"optim": {"lr": 0.1}}}, "b": {"base": {"optim": {"lr": 0.2}}}}
+    assert [t["values"] for t in describe(read(tmp_path, {"groups": groups}))] == [{"optim.lr": 0.1}, {"optim.lr": 0.2}]
+
+
 def test_the_base_may_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("optim: {epochs: 7}\n")
     grid = read(tmp_path, {"base": "base.yaml", "groups": {"a": None, "b": {"base": {"optim": {"lr": 0.5}}}}})

@@ -101,7 +101,7 @@ def _group(name: str, body: dict[str, Any], place: _Place, folder: Path, earlier
     bases = bases if isinstance(bases, list) else [bases]
     layers = [_base(base, place / "base", folder) for base in bases if base is not None]
     start = None if body.get("from") is None else Start.read(body["from"], (place / "from").path)
-    own = frozenset() if len(layers) < 2 else _options(layers[-1].values)
+    own = _options(layers[-1].values) if isinstance(body.get("base"), list) and bases[-1] is not None else frozenset()
     trials = []
     for point in _points(body, place):
         config, _ = load(*layers, Layer(place.path, point))
