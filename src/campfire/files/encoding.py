@@ -25,6 +25,7 @@ def encode(keep: Keep, order: NDArray[np.integer] | None = None) -> Coded:
     >>> coded.unit, coded.nbytes
     ((32, 1, 3, 3), 1)
     """
+    keep = np.ascontiguousarray(keep)
     order = alike(keep) if order is None else order
     found = list(_codings(keep, None))
     if order is not None:

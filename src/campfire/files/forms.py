@@ -41,7 +41,8 @@ def forms(keep: Keep, order: np.ndarray | None = None) -> list[Form]:
     alive = int(np.count_nonzero(keep))
     if alive in (0, keep.size):
         return [Form("dense" if alive else "empty", 0.0)]
-    mask = Mask(torch.from_numpy(np.ascontiguousarray(keep)))
+    keep = np.ascontiguousarray(keep)
+    mask = Mask(torch.from_numpy(keep))
     found = [*_grains(mask, alive), *_blocks(keep), *_regrouped(keep, order), *_groups(mask), *_windows(mask)]
     found += [Form("fine", choices(keep.size, alive))]
     return sorted(found, key=lambda form: form.bits)
