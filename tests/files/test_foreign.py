@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,10 +11,15 @@ from torch import nn
 from torch.nn.utils import prune
 
 import campfire
+from campfire import cli
 from campfire.errors import CheckpointError, UsageError
 from campfire.files import weights
 from campfire.files.foreign import is_packed, read_any, unmasked
+from campfire.files.forms import forms
 from campfire.files.saving import by_zeros
+from campfire.mask import view4
+
+Capture = pytest.CaptureFixture[str]
 
 
 def test_masks_of_torch_prune() -> None:
@@ -56,6 +62,60 @@ def test_names_under_ddp_and_wrapped_state_dicts(prefix: str, wrapper: str, tmp_
     state = {f"{prefix}{name}": x for name, x in net().state_dict().items()}
     torch.save({"epoch": 3, "optimizer": {}, wrapper: state}, tmp_path / "x.pth")
     assert unmasked(weights(tmp_path / "x.pth"))[0].keys() == net().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"ema": {"decay": 0.9, "state_dict": state}, "model": {}},
+        lambda state: {"model": {"state_dict": state, "epoch": 3}},
+        lambda state: {"n_averaged": torch.tensor(3), **{f"module.{name}": x for name, x in state.items()}},
+    ],
+    ids=["ema", "nested", "AveragedModel"],
+)
+def test_averages_and_state_dicts_two_levels_down(
+    wrap: Callable[[dict[str, torch.Tensor]], object], tmp_path: pathlib.Path
+) -> None:
+    torch.save(wrap(net().state_dict()), tmp_path / "x.pt")
+    assert unmasked(weights(tmp_path / "x.pt"))[0].keys() == net().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (
+            {"w": torch.ones(2, 2), "updates": 3},
+            r"no state dict of tensors, but 'updates' \(int\); wanted: one, alone or",
+        ),
+        ({"weights": {"w": torch.ones(2)}}, r"but 'weights' \(dict\)"),
+        ({0: torch.ones(2)}, "but 0, which is no name"),
+        ({}, "an empty dictionary"),
+        ([torch.ones(2)], "an object of type list"),
+        ({"w": torch.eye(4).to_sparse()}, r"'w' is no ordinary tensor, but sparse_coo on cpu; .*to_dense\(\)"),
+        ({"w": torch.ones(2, device="meta")}, "strided on meta"),
+        ({"w": torch.ones(1).expand(10**6, 10**6)}, "would take 4,000,000,000,000: they are views"),
+    ],
+)
+def test_what_is_no_state_dict(held: object, says: str, tmp_path: pathlib.Path) -> None:
+    torch.save(held, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=says):
+        weights(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("command", ["inspect", "import"])
+def test_types_that_have_no_name_in_a_file(command: str, tmp_path: pathlib.Path, capsys: Capture) -> None:
+    torch.save({"w": torch.ones(4, 4, dtype=torch.float8_e4m3fn)}, tmp_path / "x.pt")
+    output = ["-o", str(tmp_path / "y")] if command == "import" else []
+    assert cli.main([command, str(tmp_path / "x.pt"), *output]) == 2
+    assert "'w' is torch.float8_e4m3fn; convert it, or leave it out" in capsys.readouterr().err
+
+
+def test_weights_that_lie_transposed(tmp_path: pathlib.Path) -> None:
+    weight = torch.eye(64)[:, ::2].t()
+    assert not weight.is_contiguous()
+    campfire.save(tmp_path / "x.campfire", {"w": weight})
+    assert torch.equal(campfire.load(tmp_path / "x.campfire")["w"], weight)
+    assert forms((view4(weight) != 0).numpy())[-1].name == "fine"
 
 
 def test_only_what_gains_is_packed() -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from campfire.errors import CheckpointError, UsageError
 from campfire.files.about import KEY
-from campfire.files.loading import from_bytes
+from campfire.files.loading import EXPANSION, HARMLESS, from_bytes
 from campfire.mask import Mask, view4
 
 WRAPPERS = ("ema", "model_ema", "state_dict_ema", "model", "model_state_dict", "state_dict", "net")
-PREFIXES = ("module.", "_orig_mod.")  # of DDP, and of torch.compile
+PREFIXES = ("module.", "_orig_mod.")  # of DDP and torch.optim.swa_utils, and of torch.compile
+COUNTER = "n_averaged"  # of torch.optim.swa_utils
 
 
 def read_any(path: Path) -> Any:
@@ -57,16 +58,56 @@ def weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         UsageError: there is no such file.
-        CheckpointError: it holds no state dict.
+        CheckpointError: it holds no state dict, or one of tensors that are sparse, quantised, or larger than the file by far.
     """
-    state = read_any(path)
-    for key in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(key), Mapping):
-            state = state[key]
-            break
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
-        raise CheckpointError(f"{path} holds no state dict of tensors")
-    return dict(state)
+    held = read_any(path)
+    if (state := _state_in(held)) is None:
+        raise CheckpointError(
+            f"{path} holds no state dict of tensors, but {_told(held)}; wanted: one, alone or under {', '.join(WRAPPERS)}; "
+            "write it there by torch.save(model.state_dict(), FILE)"
+        )
+    _require_plain(state, path)
+    return state
+
+
+def _state_in(held: Any, depth: int = 2) -> dict[str, Tensor] | None:
+    """The state dict that an object is, or that it holds under the name of a wrapper."""
+    if not isinstance(held, Mapping) or not held:
+        return None
+    if all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in held.items()):
+        return dict(held)
+    inside = (_state_in(held.get(key), depth - 1) for key in WRAPPERS if depth)
+    return next((state for state in inside if state is not None), None)
+
+
+def _told(held: Any) -> str:
+    """What an object is instead of a state dict."""
+    if not isinstance(held, Mapping):
+        return f"an object of type {type(held).__name__}"
+    if not held:
+        return "an empty dictionary"
+    others = [f"{name!r} ({type(x).__name__})" for name, x in held.items() if not isinstance(x, Tensor)]
+    named = others or [f"{name!r}, which is no name" for name in held if not isinstance(name, str)]
+    return ", ".join(named[:3]) + f" and {len(named) - 3} more" * (len(named) > 3)
+
+
+def _require_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `CheckpointError` for tensors that have no memory of their own, one number after another."""
+    for name, x in state.items():
+        if x.layout != torch.strided or x.is_quantized or x.device.type != "cpu":
+            kind = "quantised" if x.is_quantized else f"{x.layout} on {x.device.type}".removeprefix("torch.")
+            cure = "make it an ordinary one there: dequantize(), to_dense()"
+            raise CheckpointError(f"{path}: {name!r} is no ordinary tensor, but {kind}; {cure}")
+    room, limit = sum(x.numel() * x.element_size() for x in state.values()), max(EXPANSION * _size(path), HARMLESS)
+    if room > limit:
+        raise CheckpointError(
+            f"{path} is {_size(path):,} bytes, and its tensors would take {room:,}: they are views that repeat a few numbers; "
+            "save copies: {name: tensor.clone() for name, tensor in state_dict.items()}"
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def is_packed(path: Path) -> bool:
@@ -89,7 +130,7 @@ def _is_safetensors(path: Path) -> bool:
 def unmasked(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Mask]]:
     """A state dict without the doubles of `torch.nn.utils.prune` (NAME_orig and NAME_mask), and the masks by NAME.
 
-    What all names begin with under DDP or `torch.compile` goes, too.
+    What all names begin with under DDP, `torch.compile` or an `AveragedModel` goes, too, and that one's counter.
 
     Raises:
         CheckpointError: a mask without a weight, of another shape, or with other numbers than 0 and 1.
@@ -98,6 +139,8 @@ def unmasked(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     >>> state, masks["fc.weight"].sparsity
     ({'fc.weight': tensor([[1., 0.]])}, 0.5)
     """
+    if COUNTER in state and all(name.startswith(PREFIXES[0]) for name in state if name != COUNTER):
+        state = {name: tensor for name, tensor in state.items() if name != COUNTER}
     while state and (prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None)):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     found, masks = {}, {}

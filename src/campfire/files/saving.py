@@ -85,7 +85,6 @@ def save_state(
     values: Values | Mapping[str, Codes] | None = None,
 ) -> Sizes:
     """As `save`, of a dense state dict and what is known of its weights."""
-    _require_tensors(state)
     data, sizes = to_bytes(state, claims if values is None else _written(claims, state, values))
     write_whole(path, data)
     return sizes
@@ -95,8 +94,9 @@ def to_bytes(state: Mapping[str, Tensor], claims: Mapping[str, Claim]) -> tuple[
     """The file of a dense state dict, and the bytes of its parts.
 
     Raises:
-        UsageError: a claim is not of a weight in the state dict, or is not true of it.
+        UsageError: a claim is not of a weight in the state dict, or is not true of it; or a tensor's type has no name.
     """
+    _require_tensors(state)
     tensors: dict[str, Tensor] = {}
     layers, rows, dense = {}, [], []
     for name, tensor in state.items():
@@ -191,7 +191,9 @@ def _require_tensors(state: Mapping[str, Any]) -> None:
     for name, value in state.items():
         if not isinstance(value, Tensor) or value.dtype not in NAMES:
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise UsageError(f"a file holds tensors of {', '.join(NAMES.values())}; {name!r} is {kind}")
+            raise UsageError(
+                f"a file holds tensors of {', '.join(NAMES.values())}; {name!r} is {kind}; convert it, or leave it out"
+            )
         if not name.isprintable():
             raise UsageError(f"a name in a file is printable; got {name!r}")
 
