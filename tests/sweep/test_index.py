@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sweep_cases import write
+from sweep_cases import SHARED, write
 
 from campfire.errors import CampfireError, CheckpointError
 from campfire.sweep import Index, read_grid, records
@@ -50,6 +50,17 @@ def test_a_claim_goes_with_its_lock(tmp_path: Path) -> None:
         again = index.claim(lambda row: True)
         assert again is not None
         assert (again[0].name, again[0].state, index.rows()[0].starts) == ("seed0", "running", 2)
+
+
+def test_a_group_may_be_called_otherwise(tmp_path: Path) -> None:
+    """Trials keep their directories, and children wait for the parents that are there."""
+    settle(tmp_path / "s", read_grid(write(tmp_path, SHARED))).__exit__()
+    before = records(tmp_path / "s")
+    groups = {"all": SHARED["groups"]["dense"], "few": SHARED["groups"]["sparse"] | {"from": "all"}}
+    settle(tmp_path / "s", read_grid(write(tmp_path, SHARED | {"groups": groups}))).__exit__()
+    after = records(tmp_path / "s")
+    assert [(r.name, r.parent) for r in after] == [(r.name, r.parent) for r in before]
+    assert [r.group for r in after] == ["all"] * 2 + ["few"] * 4
 
 
 def test_nothing_of_a_broken_transaction_is_kept(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from campfire.errors import UsageError
@@ -14,6 +15,7 @@ from campfire.sweep.launch import SPEC
 from campfire.sweep.trial import Trial, differences, names, varied
 
 Entry = tuple[str, str, dict[str, Any]]  # key, name, specification
+NOTHING: Mapping[str, str] = MappingProxyType({})
 MARKS = ("status.json", "config.yaml")  # of a run
 
 
@@ -32,7 +34,7 @@ def settle(folder: Path, grid: Grid) -> Index:
     index = Index.create(folder)
     with index.transaction():
         rows = index.rows()
-        trials = _entries(grid)
+        trials = _entries(grid, {row.key: row.name for row in rows})
         _check_same(folder, rows, trials)
         if not rows:
             _check_folders(folder, trials)
@@ -47,10 +49,10 @@ def describe(grid: Grid) -> list[dict[str, Any]]:
     return [{"name": name, **{k: v for k, v in spec.items() if k != "config"}} for _, name, spec in _entries(grid)]
 
 
-def _entries(grid: Grid) -> list[Entry]:
-    """Key, name and specification of every trial."""
+def _entries(grid: Grid, there: Mapping[str, str] = NOTHING) -> list[Entry]:
+    """Key, name and specification of every trial; those that are there keep their names, whatever their groups are called now."""
     trials = list(grid.trials)
-    paths, called = varied(trials), dict(zip([t.key for t in trials], names(trials), strict=True))
+    paths, called = varied(trials), {**dict(zip([t.key for t in trials], names(trials), strict=True)), **there}
     kept = defaultdict[str, set[int]](set)
     for trial in trials:
         if trial.parent is not None:
