@@ -2,7 +2,7 @@
 
 It understands what sweeps pass on, keeps checkpoints as training does, and takes its orders from the configuration:
 ``model.kwargs``: ``pace`` (seconds an epoch), and ``die`` or ``end``, mappings of an epoch to an exit code, negative for a signal;
-it dies once at each such epoch, and ends every time.
+it dies once at each such epoch, and ends every time. With ``gate`` it stays after its first epoch until that file is there.
 """
 
 import json
@@ -37,6 +37,8 @@ def main() -> int:
         go_wrong(folder, orders, epoch)
         if epoch == epochs:
             break
+        while epoch and "gate" in orders and not Path(orders["gate"]).exists():
+            time.sleep(0.01)
         time.sleep(orders.get("pace", 0))
         history.append(json.dumps({"epoch": epoch, "eval_top1": 10.0 * (epoch + 1)}))
         epoch += 1

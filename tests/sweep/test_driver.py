@@ -66,23 +66,27 @@ def test_given_up(tmp_path: Path) -> None:
 
 
 def test_stopped_and_continued(tmp_path: Path) -> None:
-    grid, folder = write(tmp_path, SHARED, epochs=20, pace=0.1), tmp_path / "s"
+    gate, folder = tmp_path / "gate", tmp_path / "s"
+    grid = write(tmp_path, SHARED, epochs=4, gate=str(gate))
     begun = [folder / f"dense-seed{i}" / "last.pt" for i in (0, 1)]
     found = sweep(grid, folder, jobs=2, stopping=lambda: all(path.exists() for path in begun))
     assert {r.state for r in found} == {"pending"}
     assert [bool(r.starts) for r in found] == [True, True, False, False, False, False]
-    write(tmp_path, SHARED, epochs=20, pace=0)  # another pace is another trial
+    write(tmp_path, SHARED, epochs=4, gate="another")  # is another trial
     with pytest.raises(UsageError, match=r"6 of its trials are not in this one .* 6 trials of this one are new"):
         sweep(grid, folder)
-    found = sweep(write(tmp_path, SHARED, epochs=20, pace=0.1), folder, jobs=4)
+    gate.touch()
+    found = sweep(write(tmp_path, SHARED, epochs=4, gate=str(gate)), folder, jobs=4)
     assert [r.state for r in found] == ["done"] * 6
     assert [attempts(r) for r in found] == [2, 2, 1, 1, 1, 1]
 
 
 def test_a_stop_is_no_death(tmp_path: Path) -> None:
     """Stopped before its program can answer: SIGTERM then kills it, and that is not held against it."""
-    grid, folder = write(tmp_path, ONE), tmp_path / "s"
+    gate, folder = tmp_path / "gate", tmp_path / "s"
+    grid = write(tmp_path, ONE, gate=str(gate))
     sweep(grid, folder, retries=0, stopping=lambda: folder.joinpath("run", "trial.json").exists())
+    gate.touch()
     (found,) = sweep(grid, folder, retries=0)
     assert (found.state, found.starts) == ("done", 2)
 
@@ -104,6 +108,33 @@ def test_retry(tmp_path: Path) -> None:
     assert retry(folder, ["sparse-ck-seed0"], fresh=True) == ["sparse-ck-seed0"]
     assert [p.name for p in found[2].path.iterdir()] == [".claim"]
     assert sweep(grid, folder)[2].state == "done"
+
+
+def test_what_may_not_be_deleted_leaves_all_of_it(tmp_path: Path) -> None:
+    grid, folder = write(tmp_path, {"seeds": [0, 1]}), tmp_path / "s"
+    sweep(grid, folder)
+    retry(folder, ["seed1"], fresh=True)
+    with pytest.raises(UsageError, match="seed1 is pending"):
+        retry(folder, ["seed0", "seed1"], fresh=True)
+    assert (folder / "seed0" / "summary.json").exists()
+    assert records(folder)[0].state == "done"
+
+
+def test_what_a_trial_reads_is_whole_when_its_sweep_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that waits in a queue may read it while the next sweep writes it anew."""
+    grid, folder = write(tmp_path, ONE), tmp_path / "s"
+    sweep(grid, folder)
+    retry(folder, ["run"], fresh=True)
+    sweep(grid, folder, stopping=lambda: True)
+    (folder / "run" / "trial.json").write_text('{"key": "as it was"}')
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(grid, folder)
+    assert (folder / "run" / "trial.json").read_text() == '{"key": "as it was"}'
 
 
 def test_a_lost_index_is_made_anew(tmp_path: Path) -> None:

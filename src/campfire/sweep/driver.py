@@ -135,8 +135,8 @@ class Driver:
             "start": None if start is None else str(start),
         }
         config, _ = load(from_tree(row.spec["config"], CONFIG))
-        (folder / CONFIG).write_text(to_yaml(config))
-        (folder / SPEC).write_text(json.dumps(told))
+        _replace(folder / CONFIG, to_yaml(config))
+        _replace(folder / SPEC, json.dumps(told))
 
     def _reap(self) -> None:
         """Record what has ended."""
@@ -181,3 +181,10 @@ class Driver:
         while self.works:
             time.sleep(self.poll)
             self._reap()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write whole or not at all: a job that waits in a queue may read it at any time, and a sweep be killed."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

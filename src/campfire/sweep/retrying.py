@@ -1,12 +1,13 @@
 """Ended trials back to work."""
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from campfire.errors import UnknownName, UsageError
 from campfire.sweep.index import CLAIM, Index, Row
-from campfire.sweep.locks import try_lock
+from campfire.sweep.locks import Lock, try_lock
 
 UNASKED = ("failed", "skipped")
 
@@ -19,7 +20,7 @@ def retry(folder: Path, wanted: Sequence[str] = (), fresh: bool = False) -> list
     Raises:
         UsageError: there is no such trial, or it is at work; or it is done, and not to begin afresh.
     """
-    with Index.open(folder) as index, index.transaction():
+    with Index.open(folder) as index, contextlib.ExitStack() as held, index.transaction():
         rows = {row.name: row for row in index.rows()}
         for name in wanted:
             if name not in rows:
@@ -27,8 +28,12 @@ def retry(folder: Path, wanted: Sequence[str] = (), fresh: bool = False) -> list
         chosen = [rows[name] for name in wanted] or [row for row in rows.values() if row.state in UNASKED]
         for row in chosen:
             _check(row, fresh)
-            if fresh:
-                _empty(folder / row.name)
+        begun = [path for row in chosen if fresh and (path := folder / row.name).exists()]
+        for path in begun:
+            held.callback(_lock(path).release)
+        for path in begun:  # none before all may be
+            _empty(path)
+        for row in chosen:
             index.set(row, "pending", "asked for again", deaths=0, step=0)
     return [row.name for row in chosen]
 
@@ -40,12 +45,14 @@ def _check(row: Row, fresh: bool) -> None:
         raise UsageError(f"{row.name} is done; --fresh deletes its run and trains it again")
 
 
-def _empty(folder: Path) -> None:
-    if not folder.exists():
-        return
+def _lock(folder: Path) -> Lock:
     if (lock := try_lock(folder / CLAIM)) is None:
         raise UsageError(f"{folder} is in use; wait for its end")
+    return lock
+
+
+def _empty(folder: Path) -> None:
+    (folder / "status.json").unlink(missing_ok=True)  # first: what is half gone is not done
     for path in folder.iterdir():
         if path.name != CLAIM:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    lock.release()
