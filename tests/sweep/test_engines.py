@@ -20,12 +20,14 @@ from campfire.sweep.engines import local, make
 
 def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, pace=0.5)
+    gate = tmp_path / "gate"
+    grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, gate=str(gate))
     given: list[str | None] = []
     process = local.Process.__init__
 
     def noted(self: local.Process, folder: Path, environment: dict[str, str], gpu: str | None) -> None:
         given.append(gpu)
+        gate.touch() if len(given) > 1 else None
         process(self, folder, environment, gpu)
 
     monkeypatch.setattr(local.Process, "__init__", noted)
@@ -67,7 +69,7 @@ def test_slurm_jobs_outlive_their_sweep(tmp_path: Path, monkeypatch: pytest.Monk
     pytest.importorskip("submitit")
     jobs = install(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{tmp_path / 'slurm' / 'bin'}:{os.environ['PATH']}")
-    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=400, pace=0.1), tmp_path / "s"
+    grid, folder = write(tmp_path, {"seeds": [0]}, epochs=3000, pace=0.1), tmp_path / "s"
     command = [sys.executable, "-m", "campfire", "sweep", str(grid), "--output", str(folder), "--engine", "slurm"]
     first, begun = subprocess.Popen(command, stderr=subprocess.DEVNULL), folder / "run" / "last.pt"
     while not begun.exists():

@@ -87,18 +87,18 @@ def test_two_workers_killed_at_random(tmp_path: Path) -> None:
 
 
 def test_terminated(tmp_path: Path) -> None:
-    grid, folder = write(tmp_path, {"seeds": [1]}, epochs=90, pace=0.1), tmp_path / "s"
+    grid, folder = write(tmp_path, {"seeds": [1]}, gate=str(tmp_path / "never")), tmp_path / "s"
     worker = begun(grid, folder)
     when(folder / "run" / "last.pt")
     worker.terminate()
     assert json.loads(worker.communicate()[0].splitlines()[-1])["states"] == {"pending": 1}
     assert worker.returncode == 75
     pid = int((folder / "run" / "attempts.txt").read_text().split()[0])
-    assert not Path(f"/proc/{pid}").exists() or os.kill(pid, 0) is not None
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_trial_stops_with_its_sweep(tmp_path: Path) -> None:
-    grid, folder = write(tmp_path, {"seeds": [1]}, epochs=900, pace=0.1), tmp_path / "s"
+    grid, folder = write(tmp_path, {"seeds": [1]}, gate=str(tmp_path / "never")), tmp_path / "s"
     worker = begun(grid, folder)
     when(folder / "run" / "last.pt")
     os.kill(worker.pid, signal.SIGKILL)
