@@ -104,8 +104,9 @@ class FlatNeed:
 
     def chosen(self) -> Flat:
         """What was fastest here when it was tuned, else the usual."""
-        best = kept_best(self.key)
-        vectors, chunk = map(int, best.split("x")) if best else (self._vectors, self._chunk(self._vectors))
+        vectors, chunk = kept_best(self.key, 2) or (0, 0)
+        if not 0 < vectors <= self._vectors or not 0 < chunk <= 2 * self._chunk(vectors):  # none, or a damaged file
+            vectors, chunk = self._vectors, self._chunk(self._vectors)
         return cut(self.walk, self.lanes, vectors, chunk)
 
     @property

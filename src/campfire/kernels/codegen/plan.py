@@ -1,6 +1,7 @@
 """Register tiles of generated code: which one suits a layer, from a model of the cycles or from what was timed."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -42,10 +43,14 @@ class Need:
 
     def chosen(self) -> Pass:
         """The pass with the tile that was fastest here when it was tuned, else with the cheapest by the model."""
-        if best := kept_best(self.key):
-            rows, cols, lines = map(int, best.split("x"))
-            return tiled(self.walk, rows, cols, lines)
+        if (best := kept_best(self.key, 3)) and self._is_tile(*best):
+            return tiled(self.walk, *best)
         return tiled(self.walk, *cheapest(self)[0])
+
+    def _is_tile(self, rows: int, cols: int, lines: int) -> bool:
+        """Whether it is one that would be tried: a file of timings may have been damaged."""
+        few = 0 < rows <= HIGHEST and 1 < cols <= WIDEST and rows * cols <= most_sums(self.most, self.lanes)
+        return few and lines in (LINES, *STRIPS)
 
     def candidates(self) -> dict[str, Pass]:
         """The tiles to be timed, the model's choice first; names are rows, columns and vectors of a strip."""
@@ -58,11 +63,12 @@ class Need:
         return dict(found.values())
 
 
-def kept_best(key: str) -> str:
-    """The name of what was faster than the usual choice when it was tuned here; "" where nothing was."""
+def kept_best(key: str, numbers: int) -> list[int]:
+    """So many numbers, the name of what was faster than the usual choice when it was tuned here; [] where nothing was."""
     ratios = (timings.find(f"{key} {setting()}") or {"ratios": {}})["ratios"]
     best = max(ratios, key=ratios.__getitem__, default="")
-    return best if best and ratios[best] > GAIN else ""
+    named = re.fullmatch(r"\d{1,6}" + r"x\d{1,6}" * (numbers - 1), best, re.ASCII)
+    return [int(n) for n in best.split("x")] if named and ratios[best] > GAIN else []
 
 
 def cheapest(need: Need) -> list[tuple[int, int]]:
