@@ -22,7 +22,7 @@ from campfire.kernels.gpu import toolchain
 from campfire.nn.base import SparseLayer
 
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")]
-RULES = {name: "hrbp:rows=16,channels=16,inputs=neighbours,guard=none" for name in ("body", "point")}
+RULES = dict.fromkeys(("body", "point"), "hrbp:rows=16,channels=16,inputs=neighbours,guard=none")
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 ERROR = {None: 1e-3 if DEVICE.type == "cuda" else 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 WORLD, STEPS = 2, 2
