@@ -11,6 +11,7 @@ from torch import nn
 
 import campfire
 from campfire.cli import main
+from campfire.cli.explain_kernels import text
 from campfire.kernels import KERNELS
 from campfire.kernels.choice import PASSES
 
@@ -45,10 +46,19 @@ def explained(capsys: pytest.CaptureFixture[str], *argv: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_what_becomes_of_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    """The outputs of blocks are regrouped: in a fused copy the next convolution reads them so, where it alone does."""
+    found = explained(capsys, "resnet8", *SMALL, "--structure", "hrbp:rows=16", "--sparsity", "0.8")
+    assert found["orders"]["layer2.0.conv1"] == "as they lie, absorbed by layer2.0.conv2"
+    said = "layer2.0.conv1  regrouped outputs, in a fused copy as they lie, absorbed by layer2.0.conv2"
+    assert said in text(found).splitlines()
+
+
 def test_a_model_layer_by_layer(capsys: pytest.CaptureFixture[str]) -> None:
     found = explained(capsys, "resnet8", *SMALL, "--structure", "ck", "--sparsity", "0.6")
     assert (found["kind"], found["batch"], found["measured"]) == ("model", 2, False)
     assert "stem" in " ".join(found["dense"]) or "conv1" in found["dense"]
+    assert found["orders"] == {}
     for layer in found["layers"]:
         assert layer["density"] == pytest.approx(0.4, abs=0.05)
         for name in PASSES:

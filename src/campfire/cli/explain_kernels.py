@@ -13,6 +13,7 @@ from campfire import models
 from campfire.bench.nets import pruned
 from campfire.compress import Plan, compress_, tune_
 from campfire.errors import UsageError
+from campfire.fusion import FusionReport, fuse
 from campfire.pruner import Pruner
 
 
@@ -79,8 +80,19 @@ def _explained(
         **{name: getattr(plan, name) for name in ("threads", "measured", "dense_ms", "ms")},
         "layers": [asdict(layer) for layer in plan.layers],
         "dense": {**dense, **report.dense},
+        "orders": _orders(model) if any(layer.layout == "grouped" for layer in plan.layers) else {},
         "summary": plan.summary(),
     }
+
+
+def _orders(model: nn.Module) -> dict[str, str]:
+    """What a fused copy does with the order of outputs that were regrouped, layer by layer."""
+    try:
+        found: FusionReport = fuse(model).report  # pyright: ignore[reportAssignmentType]
+    except UsageError as error:
+        return {"(all)": f"put in order: {error}"}
+    absorbed = {name: f"as they lie, absorbed by {readers}" for name, readers in found.absorbed.items()}
+    return {**absorbed, **{name: f"put in order: {why}" for name, why in found.restored.items()}}
 
 
 def _tuned(model: nn.Module, size: tuple[int, ...], by: str | None) -> Plan:
@@ -102,5 +114,6 @@ def text(found: dict[str, Any]) -> str:
             kernel = "dense" if run["kernel"] == "reference" else run["kernel"]
             lines.append(f"  {name:8}  {kernel:12} predicted {run['predicted']:.2f}{measured}")
             lines += [f"{'':12}not {other}: {reason}" for other, reason in sorted(run["why_not"].items())]
+    lines += [f"{name}  regrouped outputs, in a fused copy {how}" for name, how in found["orders"].items()]
     lines += [f"{name}  dense: {reason}" for name, reason in found["dense"].items()]
     return "\n".join([*lines, found["summary"]])
