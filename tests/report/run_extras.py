@@ -37,10 +37,12 @@ def write_kernels(run: Path, *, measured: bool = True) -> None:
     (run / "kernels.json").write_text(json.dumps({"layers": layers, "measured": measured, "threads": 2, "whole": 1.4}))
 
 
-def write_attack(run: Path, correct: int = 880, sample: str = "same", attack: str = "fgsm") -> None:
-    """``attack.json`` at two strengths."""
-    about = {"attack": attack, "norm": "linf", "space": "pixel", "steps": 1, "restarts": 1, "start": None}
-    hits = [{**about, "eps": e / 255, **accuracy(correct // (1 + e), 1000)} for e in (2, 8)]
+def write_attack(
+    run: Path, correct: int = 880, sample: str = "same", attack: str = "fgsm", space: str = "pixel", last: int = 8
+) -> None:
+    """``attack.json`` at two strengths, 2 and ``last`` of 255."""
+    about = {"attack": attack, "norm": "linf", "space": space, "steps": 1, "restarts": 1, "start": None}
+    hits = [{**about, "eps": e / 255, **accuracy(correct // (1 + e), 1000)} for e in (2, last)]
     record = {"format": FORMAT, "sample": sample, "clean": accuracy(correct, 1000), "results": hits}
     (run / "attack.json").write_text(json.dumps(record))
 

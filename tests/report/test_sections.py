@@ -163,6 +163,11 @@ def test_attacks_have_intervals_and_gaps_and_the_papers_table(runs):
     assert "ck70 from 88.00 to 9.70 at 0.03137" in section.figures[0].svg
 
 
+def test_what_is_not_in_pixels_is_no_part_of_255(runs):
+    write_attack(runs[0], space="normalised", last=51)
+    assert shown(*runs)["robustness"].tables[0].head == ("run", "no attack", "0.007843", "0.2")
+
+
 def test_an_attack_is_held_against_the_dense_run_of_its_own_seed(seeds):
     for i, run in enumerate(seeds):
         write_attack(run, 900 - 10 * i)

@@ -78,7 +78,8 @@ def _table(curve: str, known: Known, against: Mapping[str, str | None]) -> Table
         dense = held[1] if held and held[0].sample == found.sample else ()
         rows.append((plain(name), *_cells(line, strengths, dense)))
     gaps = "; behind it points to the dense run" if any(against[name] in lines for name in lines) else ""
-    return Table(f"{plain(curve)}: top-1, % [95 %]{gaps}", ("run", *map(_eps, strengths)), rows)
+    head = ("run", *(_eps(x, levels=", linf, pixel" in curve) for x in strengths))
+    return Table(f"{plain(curve)}: top-1, % [95 %]{gaps}", head, rows)
 
 
 def _cells(line: Sequence[Hit], strengths: Sequence[float], dense: Sequence[Hit]) -> list[str]:
@@ -94,16 +95,16 @@ def _cell(hit: Hit | None, dense: Hit | None) -> str:
     return f"{fixed(hit.top1)} [{fixed(hit.low, 1)}, {fixed(hit.high, 1)}]{gap}"
 
 
-def _eps(value: float) -> str:
-    """A strength, as a part of 255 where it is one.
+def _eps(value: float, levels: bool) -> str:
+    """A strength, as a part of 255 where it is one of pixels' ``levels``.
 
-    >>> _eps(8 / 255), _eps(0.05), _eps(0.0)
-    ('8/255', '0.05', 'no attack')
+    >>> _eps(8 / 255, True), _eps(0.05, True), _eps(0.2, False), _eps(0.0, True)
+    ('8/255', '0.05', '0.2', 'no attack')
     """
     if value == 0:
         return "no attack"
     steps = round(255 * value)
-    return f"{steps}/255" if steps and abs(value - steps / 255) < 1e-6 else f"{value:.4g}"
+    return f"{steps}/255" if levels and steps and abs(value - steps / 255) < 1e-6 else f"{value:.4g}"
 
 
 def _paper() -> Table:
