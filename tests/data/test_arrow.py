@@ -12,7 +12,7 @@ from image_files import noise
 from PIL import Image
 
 from campfire.data import ImageData, MemorySet, batches, load
-from campfire.data.arrow import ArrowSet
+from campfire.data.arrow import ArrowSet, _numbers
 from campfire.errors import CampfireError, UsageError
 
 
@@ -86,6 +86,12 @@ def test_what_is_no_such_data_set(tmp_path: Path) -> None:
     two = write(tmp_path / "two", another=datasets.Image())
     with pytest.raises((UsageError, CampfireError), match="wanted one of images"):
         load(f"hfds/{two}")
+
+
+@pytest.mark.parametrize("odd", [None, "cat", 0.5])
+def test_labels_that_are_no_numbers(odd: Any) -> None:
+    with pytest.raises(UsageError, match=r"the column label of train holds .*; wanted the number of a class"):
+        _numbers([0, 1, odd], "hfds/x: the column label of train")
 
 
 def test_without_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
