@@ -12,6 +12,7 @@ from torch import nn
 from campfire import OneShot, Pruner, cli, models, native
 from campfire.compress.compiling import Sources, sources
 from campfire.kernels.codegen.plan import Need, tiled
+from campfire.mask import Mask, view4
 from campfire.native.building import CPP
 
 
@@ -49,6 +50,37 @@ def test_layers_share_sources_and_others_say_why_not(pruned: tuple[nn.Module, Pr
     assert layer.figures["patterns"] == 4
     assert layer.figures["kernels"] == int(pruned[1].masks[layer.name].keep.flatten(2).any(2).sum())
     assert layer.size[0] == 16
+
+
+class Odd(nn.Module):
+    """Layers that have no code, called in ways that are rare."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.Conv2d(3, 8, 3, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.dilated = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.reflected = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.unused = nn.Conv2d(8, 8, 3)
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.dilated(self.grouped(self.plain(input=x)))
+        return self.fc(self.reflected(x).mean((2, 3)))
+
+
+def test_every_masked_layer_has_code_or_a_reason() -> None:
+    model, masks = Odd(), {}
+    for name, layer in model.named_children():
+        keep = torch.zeros_like(view4(layer.weight), dtype=torch.bool)  # pyright: ignore[reportArgumentType]
+        keep[:, :, :2, :2] = True
+        masks[name] = Mask(keep)
+    found = sources(model, masks, torch.zeros(2, 3, 8, 8))
+    assert not found.layers
+    words = {"plain": "no call", "grouped": "groups", "dilated": "dilation", "reflected": "'reflect'"}
+    words |= {"unused": "no call", "fc": "a Linear"}
+    assert found.why_not.keys() == words.keys()
+    assert all(word in found.why_not[name][0] for name, word in words.items())
 
 
 def test_what_is_written_compiles(pruned: tuple[nn.Module, Pruner], tmp_path: Path) -> None:

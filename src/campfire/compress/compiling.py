@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from campfire.compress.recording import modes_kept
+from campfire.compress.recording import record
 from campfire.errors import UsageError
 from campfire.kernels import KERNELS
 from campfire.kernels.codegen.index import Filters, PatternIndex
@@ -115,12 +115,13 @@ def require_empty(folder: Path) -> None:
 def sources(model: nn.Module, masks: Mapping[str, Mask], x: Tensor) -> Sources:
     """What is generated for a network whose dense layers have these masks, on images like x [N, C, H, W]."""
     modules, found = dict(model.named_modules()), Sources()
-    sizes = _sizes(model, x)
+    sizes = {visit.name: visit.size for visit in record(model, x[:1])}
     for name, mask in masks.items():
         module = modules[name]
         if not isinstance(module, nn.Conv2d):
+            found.why_not[name] = [f"it is a {type(module).__name__}, and code is generated for Conv2d"]
             continue
-        reasons = why_not_conv(module) or ([] if name in sizes else ["it is not called"])
+        reasons = why_not_conv(module) or ([] if name in sizes else ["no call of it was seen, with its input as the first argument"])
         if reasons:
             found.why_not[name] = reasons
             continue
@@ -135,26 +136,6 @@ def sources(model: nn.Module, masks: Mapping[str, Mask], x: Tensor) -> Sources:
         indices = prepared.indices(size)
         passes = {"forward": indices[0].ahead, "d_input": indices[1].back}
         found.layers.append(Patterned(name, packed.shape, size, passes, indices))
-    return found
-
-
-def _sizes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Of the inputs of all convolutions, for one image."""
-    found: dict[str, tuple[int, ...]] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-
-            def note(module: nn.Module, given: tuple[Tensor, ...], name: str = name) -> None:
-                found[name] = tuple(given[0].shape)
-
-            handles.append(module.register_forward_pre_hook(note))
-    try:
-        with torch.no_grad(), modes_kept(model):
-            model.eval()(x[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
