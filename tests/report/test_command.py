@@ -24,6 +24,11 @@ def test_it_writes_beside_each_other(runs, tmp_path, capsys):
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
+def test_a_flag_that_is_none_is_named(runs):
+    with pytest.raises(UsageError, match=r"no option is called '--htlm=out\.html'; did you mean '--html'"):
+        main([str(runs[0]), "--htlm=out.html"])
+
+
 def test_json_is_one_object_in_the_last_line_alone_on_stdout(runs, tmp_path, capsys):
     main([*map(str, runs), "--output", str(tmp_path / "out"), "--json", "--no-html"])
     captured = capsys.readouterr()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from campfire import report
+from campfire.cli.flags import Parser
 from campfire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ FILES = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Everything ``campfire report`` understands."""
-    own = argparse.ArgumentParser("campfire report", description=DESCRIPTION)
+    own = Parser(prog="campfire report", description=DESCRIPTION)
     own.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN|SWEEP",
         help="a folder that campfire train or campfire sweep wrote, or a folder of such runs",
@@ -42,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Compare the runs that the arguments name."""
-    args = parser().parse_args(argv)
+    args = parser().parse(argv)
     asked = {name: getattr(args, name) for name in FILES if getattr(args, name)}
     if list(asked.values()).count("-") + args.json > 1:
         raise UsageError("only one of the formats, or --json, can go to stdout")
