@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from campfire.attack import fgsm, pgd, right
+from campfire.attack import fgsm, named, pgd, right
 from campfire.attack.norms import NORMS
 
 with warnings.catch_warnings():
@@ -51,6 +51,17 @@ def test_fgsm_is_foolboxs_bit_for_bit(eps: float, count: int) -> None:
     ours = fgsm(model, x, y, eps)
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, x)
+
+
+@pytest.mark.parametrize("norm", list(NORMS))
+def test_all_distances_of_fgsm_share_a_gradient(norm: str) -> None:
+    model, (x, y), passes = net(), images(5), []
+    attack, eps, where = named("fgsm", norm=norm), [0.0, 1 / 255, 0.3], ((0.0, 1.0), range(5))
+    found = list(attack.each(lambda x: passes.append(x) or model(x), x, y, eps, *where))
+    assert len(passes) == 1
+    alone = [attack(model, x, y, distance, *where) for distance in eps]
+    assert [torch.equal(a, b) for a, b in zip(found, alone, strict=True)] == [True] * 3
+    assert not torch.equal(found[1], found[2])
 
 
 @pytest.mark.parametrize("steps", [1, 10])

@@ -72,7 +72,7 @@ def test_what_was_wrong_stays_wrong(runs: Path) -> None:
         def __call__(self, model: Any, x: Any, y: Any, eps: float, box: Any, keys: Any) -> torch.Tensor:
             return fgsm(model, x, y, -eps, box=box)
 
-    (record,) = robustness([runs / "dense"], [Helps("fgsm")], [8 / 255], num_examples=None, threads=1)
+    (record,) = robustness([runs / "dense"], [Helps("pgd")], [8 / 255], num_examples=None, threads=1)
     assert record["results"][0]["correct"] == record["clean"]["correct"] < 360
 
 

@@ -7,11 +7,11 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from campfire.attack.gradient import Box, Model, fgsm, pgd, right
+from campfire.attack.gradient import Box, Model, fgsm, fgsm_each, pgd, right
 from campfire.attack.library import PARTS, autoattack, require
 from campfire.attack.norms import NORMS
 from campfire.errors import UnknownName, UsageError
@@ -81,6 +81,20 @@ class Attack:
             "restarts": self.restarts if mine else 1,
             "start": self.start if mine else None,
         }
+
+    def together(self, eps: Sequence[float]) -> list[Sequence[float]]:
+        """The distances that are attacked at once by `each`: with FGSM all, which share a gradient."""
+        return [eps] if self.name == "fgsm" else [[distance] for distance in eps]
+
+    def each(
+        self, model: Model, x: Tensor, y: Tensor, eps: Sequence[float], box: Box, keys: Sequence[int]
+    ) -> Iterator[Tensor]:
+        """The images moved by each of the distances, as calls with one after the other move them, bit for bit."""
+        if self.name == "fgsm" and any(eps):
+            moved = zip(eps, fgsm_each(model, x, y, eps, norm=self.norm, box=box), strict=True)
+            yield from (images if distance else x for distance, images in moved)
+        else:
+            yield from (self(model, x, y, distance, box, keys) for distance in eps)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, eps: float, box: Box, keys: Sequence[int]) -> Tensor:
         """The images moved by at most ``eps``; ``keys`` is a number for each image, which decides what is drawn for it."""

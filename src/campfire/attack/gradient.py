@@ -1,6 +1,6 @@
 """FGSM and PGD: images moved along the gradient of the loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,16 @@ def fgsm(model: Model, x: Tensor, y: Tensor, eps: float, *, norm: str = "linf", 
     >>> bool(((fgsm(net, x, torch.tensor([0]), 0.1) - x).abs() - 0.1 < 1e-6).all())
     True
     """
-    step = eps * NORMS[norm].direction(input_gradient(model, x, y))
-    return _within(x + step, box)
+    return next(fgsm_each(model, x, y, [eps], norm=norm, box=box))
+
+
+def fgsm_each(
+    model: Model, x: Tensor, y: Tensor, eps: Sequence[float], *, norm: str = "linf", box: Box = (0.0, 1.0)
+) -> Iterator[Tensor]:
+    """`fgsm` of each length: all of them step along the one gradient at ``x``."""
+    direction = NORMS[norm].direction(input_gradient(model, x, y))
+    for length in eps:
+        yield _within(x + length * direction, box)
 
 
 def pgd(

@@ -17,7 +17,7 @@
 
 ``top1`` is the percentage of all images that are classified rightly both before and after the attack, ``low`` and ``high`` its
 Wilson interval (95 %). ``eps`` is in units of ``space``: ``pixel``, where values lie in [0, 1], or ``normalised``, where they are
-what the network sees. A curve is ``clean`` at eps 0 and all results that agree in `CURVE`.
+what the network sees. FGSM's distances share their ``seconds``. A curve is ``clean`` at eps 0 and all results that agree in `CURVE`.
 """
 
 import json

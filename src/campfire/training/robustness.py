@@ -189,17 +189,15 @@ def _attacked(
     total = len(sample.index)
     clean = torch.cat([right(victim, victim.images(x), y) for x, y, _ in _batches(sample, config, device)])
     results = []
-    for attack in attacks:
-        for distance in eps:
-            began, withstood = time.perf_counter(), 0
-            for x, y, start in _batches(sample, config, device):
-                images, keys = victim.images(x), sample.keys(start, len(y))
-                moved = attack(victim, images, y, distance, victim.box, keys)
-                withstood += int((right(victim, moved, y) & clean[start : start + len(y)]).sum())
-            results.append(
-                {**attack.facts(distance), "space": space, **accuracy(withstood, total)}
-                | {"seconds": round(time.perf_counter() - began, 3)}
-            )
+    for attack, distances in [(one, distances) for one in attacks for distances in one.together(eps)]:
+        began, withstood = time.perf_counter(), [0] * len(distances)
+        for x, y, start in _batches(sample, config, device):
+            images, keys = victim.images(x), sample.keys(start, len(y))
+            for i, moved in enumerate(attack.each(victim, images, y, distances, victim.box, keys)):
+                withstood[i] += int((right(victim, moved, y) & clean[start : start + len(y)]).sum())
+        seconds = round((time.perf_counter() - began) / len(distances), 3)
+        for distance, correct in zip(distances, withstood, strict=True):
+            results.append({**attack.facts(distance), "space": space, **accuracy(correct, total), "seconds": seconds})
             log.info("%s %s %.4g: %.2f %%", attack.name, attack.norm, distance, results[-1]["top1"])
     return {"clean": accuracy(int(clean.sum()), total), "results": results}
 
