@@ -151,11 +151,20 @@ def _of_file(name: str, args: Namespace) -> Network:
     from campfire.files.foreign import unmasked
     from campfire.training import checkpoint
 
-    state, _ = unmasked(weights(Path(name)))
+    state = _without_holder(unmasked(weights(Path(name)))[0], args)
     kwargs = {**_as_stored(state, args), **args.model_kwargs}
     one = _by_name(args.model, Namespace(**{**vars(args), "model_kwargs": kwargs}))
     checkpoint.fill(one.model, state, name)
     return replace(one, name=name, structure="as it is")
+
+
+def _without_holder(state: dict[str, Tensor], args: Namespace) -> dict[str, Tensor]:
+    """Names without the attribute under which a training framework holds the model, as ``model.`` in Lightning's files."""
+    with torch.device("meta"):
+        own = _made(args.model, args, {}).state_dict().keys()
+    if len({name.partition(".")[0] for name in state}) > 1 or own & state.keys():
+        return state
+    return {name.partition(".")[2]: x for name, x in state.items()}
 
 
 def _as_stored(state: Mapping[str, Tensor], args: Namespace) -> dict[str, Any]:
