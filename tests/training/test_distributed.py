@@ -228,6 +228,11 @@ def test_a_restart_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         campfire.train(small(**flags), output=tmp_path, overwrite=True)
         assert (tmp_path / "log.txt").read_text().count("starting") == 1
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert "continuing" in (tmp_path / "log.txt").read_text()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 8")  # died before it had replaced what it was told to
+    campfire.train(small(**flags), output=tmp_path, overwrite=True)
+    assert "continuing" not in (tmp_path / "log.txt").read_text()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     with pytest.raises(UsageError, match="holds another run"):
         campfire.train(small(**flags), output=tmp_path)

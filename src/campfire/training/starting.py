@@ -126,7 +126,7 @@ def _open(
     if folder is not None:
         folder.require_directory()
         while_running.enter_context(locked(folder.path))
-        if restarted or _same_launch(folder):
+        if _begun(folder, restarted, overwrite):
             resume, start = "auto", folder.path if folder.generations else start
     found = _Start(folder)
     if start is not None:
@@ -137,15 +137,19 @@ def _open(
     return found
 
 
-def _same_launch(folder: RunDirectory) -> bool:
-    """Whether the run that is there was started by this very torchrun, which has since lost a whole machine."""
+def _begun(folder: RunDirectory, restarted: bool, overwrite: bool) -> bool:
+    """Whether the run that is there was started by this very torchrun, which has since lost a process or a machine.
+
+    What it was told to replace may still be there, if it had not come so far.
+    """
     launch = os.environ.get("TORCHELASTIC_RUN_ID", "none")  # torchrun's own word for no name
     if launch == "none" or not _elastic("MAX_RESTARTS"):
-        return False
+        return restarted
     try:
-        return json.loads((folder.path / "env.json").read_text(encoding="utf-8")).get("launch") == launch
+        same = json.loads((folder.path / "env.json").read_text(encoding="utf-8")).get("launch") == launch
     except (OSError, ValueError, AttributeError):
-        return False
+        same = False
+    return same or (restarted and not overwrite)
 
 
 def _elastic(name: str) -> int:
