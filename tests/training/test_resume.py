@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from training_runs import SMALL, assert_equal_runs, assert_same, records, small
 
 import campfire
+from campfire.attack.record import FORMAT, accuracy
 from campfire.training import Interrupted, Preempted, checkpoint, fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
@@ -238,6 +240,16 @@ def test_what_begins_inside_an_epoch_knows_where(whole: Path) -> None:
     restore(parts, saved, "last.pt")
     assert parts.pruner is not None
     assert (parts.pruner.epoch, parts.pruner.steps) == ((STEPS + 5) / STEPS, STEPS + 5)
+
+
+def test_attacks_on_other_weights_are_forgotten(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    found = {"format": FORMAT, "clean": accuracy(9, 10), "results": []}
+    (run / "attack.json").write_text(json.dumps(found))
+    campfire.train(small(), resume=run)  # ended already
+    assert (run / "attack.json").exists()
+    campfire.train(small(epochs=5), resume=run, allow_config_change=True)
+    assert not (run / "attack.json").exists()
 
 
 @pytest.mark.slow

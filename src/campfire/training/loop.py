@@ -250,6 +250,7 @@ class Training:
                 checkpoint.save(kept, state)
             elif self.folder.writes:
                 fallback.save(self.folder, state, self.config.run.keep_checkpoints)
+                self.folder.forget_attacks()
 
     def _status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
         self.folder.write_status(state, exit_code, reason, self.at.epoch, self.at.step)

@@ -94,6 +94,10 @@ class RunDirectory:
             path.unlink()
         self.sweep()
 
+    def forget_attacks(self) -> None:
+        """Delete what attacks on earlier weights left: a report would set it beside the accuracy of others."""
+        (self.path / "attack.json").unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Delete what a killed run had not finished writing."""
         for path in (*(self.path / f".{name}.tmp" for name in FILES), *self.path.glob(".*-*.pt.tmp")):
