@@ -132,6 +132,25 @@ def test_a_model_that_trains_on_from_a_file(tmp_path: Path) -> None:
     assert torch.equal(dense.eval()(x), model(x))
 
 
+def test_weights_that_are_no_layers_own(tmp_path: Path) -> None:
+    """One matrix for three projections, and one computed from two."""
+    model = nn.ModuleDict(
+        {"mha": nn.MultiheadAttention(16, 2), "wn": nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))}
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.view(-1)[::2] = 0
+    campfire.save(tmp_path / "x.campfire", model)
+    other = nn.ModuleDict(
+        {"mha": nn.MultiheadAttention(16, 2), "wn": nn.utils.parametrizations.weight_norm(nn.Linear(16, 16))}
+    )
+    report = campfire.load_(other, tmp_path / "x.campfire")
+    assert same_bits(other.state_dict(), model.state_dict())
+    reasons = {row.name: row.reason for row in report.layers}
+    assert reasons["mha.in_proj_weight"] == "it is 'in_proj_weight' of a MultiheadAttention, which has no sparse form"
+    assert "'original1' of a" in str(reasons["wn.parametrizations.weight.original1"])
+
+
 def test_a_compressed_model_keeps_its_claims(tmp_path: Path) -> None:
     model, pruner = pruned("hrbp:rows=16,channels=2")
     before = plus_zero(dict(model.state_dict()), {f"{n}.weight": m.keep for n, m in pruner.masks.items()})

@@ -75,8 +75,13 @@ def load_(model: nn.Module, path: str | Path, sparse: bool = True, limit: int | 
 
 
 def _row(model: nn.Module, name: str, mask: Mask) -> LayerReport:
-    layer = name.removesuffix("weight").removesuffix(".")
-    module = model.get_submodule(layer) if name.endswith("weight") else model
+    layer, _, part = name.rpartition(".")
+    module = model.get_submodule(layer)
+    if part != "weight":
+        reason = f"it is {part!r} of a {type(module).__name__}, which has no sparse form"
+        return LayerReport(
+            name, tuple(mask.keep.shape), mask.keep.numel(), int(mask.keep.count_nonzero()), reason=reason
+        )
     row = LayerReport(layer, tuple(mask.keep.shape), mask.keep.numel(), int(mask.keep.count_nonzero()))
     if isinstance(module, SparseLayer):
         return dataclasses.replace(row, layout=module.layout, kernel=str(module.choice()), already=True)
