@@ -51,6 +51,7 @@ def test_an_unfinished_run_has_a_state_and_no_gap(runs, tmp_path, state):
     assert (row.state, row.gap, row.epochs, row.epochs_asked) == (state, None, 5, 12)
     assert row.top1 == json.loads((stopped / "metrics.jsonl").read_text().splitlines()[-1])["eval_top1"]
     assert f"stopped is not finished: {state}" in said(*runs, stopped)
+    assert "its numbers are those of epoch 5" in said(*runs, stopped)
 
 
 def test_an_unfinished_dense_run_is_no_yardstick(tmp_path):

@@ -45,7 +45,7 @@ def test_dense_layers_carry_their_reason(runs):
 def test_long_runs_are_thinned_with_both_ends(tmp_path):
     text = render(load([write_run(tmp_path / "long", epochs=400)]))
     epochs = next(table for table in tables(text) if table[0][0] == "epoch")
-    assert (len(epochs), epochs[2][0], epochs[-1][0]) == (2 + 25, "0", "399")
+    assert (len(epochs), epochs[2][0], epochs[-1][0]) == (2 + 25, "1", "400")
     assert "25 of 400" in text
 
 

@@ -108,11 +108,11 @@ def layer_cells(layer: Layer) -> tuple[str, ...]:
 
 
 def epoch_cells(epoch: Epoch) -> tuple[str, ...]:
-    """One epoch's row under `EPOCH_HEAD`."""
+    """One epoch's row under `EPOCH_HEAD`; epochs are counted from 1, as in figures and the log."""
     losses = fixed(epoch.train_loss, 4), fixed(epoch.eval_loss, 4)
     tops = fixed(epoch.train_top1), fixed(epoch.eval_top1)
     zeros = percent(epoch.sparsity_requested), percent(epoch.sparsity_true)
-    return f"{epoch.epoch:g}", *losses, *tops, *zeros, fixed(epoch.seconds, 1)
+    return f"{epoch.epoch + 1:g}", *losses, *tops, *zeros, fixed(epoch.seconds, 1)
 
 
 def environment_rows(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

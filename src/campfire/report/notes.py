@@ -42,7 +42,7 @@ def _unfinished(runs: Sequence[Run]) -> Iterator[str]:
         if run.done:
             continue
         why = f" ({run.status.reason})" if run.status.reason else ""
-        last = f"epoch {run.epochs[-1].epoch:g}" if run.epochs else ""
+        last = f"epoch {run.epochs[-1].epoch + 1:g}" if run.epochs else ""
         seen = f"its numbers are those of {last}" if last else "it has no epoch to show"
         cure = "; if no process is at work on it, it was killed" if run.status.state == "running" else ""
         yield f"{run.name} is not finished: {run.status.state}{why}; {seen}{cure}."
