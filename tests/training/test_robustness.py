@@ -151,6 +151,7 @@ def test_without_its_normalisation_nothing_is_attacked(
     [
         (["--eps", "8"], "in levels of a byte it is written 8/255"),
         (["--eps", "-0.1"], "a distance from 0 up"),
+        (["--eps", ","], "wanted an attack and a distance at least, such as 8/255; got 1 and 0"),
         (["--norm", "l2"], "--eps is needed with this norm"),
         (["--norm", "l2", "--eps", "100"], "more than any two images differ by in l2"),
         (["--attack", "fgms"], "did you mean 'fgsm'"),

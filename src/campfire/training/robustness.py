@@ -84,6 +84,8 @@ def trials(
     """
     if space not in SPACES:
         raise UnknownName("space", space, SPACES)
+    if not attacks or not eps:
+        raise UsageError(f"wanted an attack and a distance at least, such as 8/255; got {len(attacks)} and {len(eps)}")
     if space != "pixel" and (names := [a.name for a in attacks if a.by_library]):
         raise UsageError(f"{', '.join(names)} moves images in [0, 1] only; leave --space {space} out, or the attack")
     device = prepare(Config().compute.model_copy(update=compute))
