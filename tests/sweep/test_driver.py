@@ -120,6 +120,26 @@ def test_what_may_not_be_deleted_leaves_all_of_it(tmp_path: Path) -> None:
     assert records(folder)[0].state == "done"
 
 
+def test_a_killed_retry_leaves_nothing_that_passes_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid, folder = write(tmp_path, ONE), tmp_path / "s"
+    (before,) = sweep(grid, folder)
+    unlink, gone = Path.unlink, []
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        if self.parent == before.path and len(gone) == 2:
+            raise KeyboardInterrupt
+        gone.append(self.name)
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        retry(folder, ["run"], fresh=True)
+    monkeypatch.undo()
+    assert gone == ["status.json", "last.pt"]
+    (after,) = sweep(grid, folder)
+    assert (after.state, attempts(after)) == ("done", 2)
+
+
 def test_what_a_trial_reads_is_whole_when_its_sweep_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that waits in a queue may read it while the next sweep writes it anew."""
     grid, folder = write(tmp_path, ONE), tmp_path / "s"

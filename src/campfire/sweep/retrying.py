@@ -20,22 +20,27 @@ def retry(folder: Path, wanted: Sequence[str] = (), fresh: bool = False) -> list
     Raises:
         UsageError: there is no such trial, or it is at work; or it is done, and not to begin afresh.
     """
-    with Index.open(folder) as index, contextlib.ExitStack() as held, index.transaction():
-        rows = {row.name: row for row in index.rows()}
-        for name in wanted:
-            if name not in rows:
-                raise UnknownName("trial", name, rows)
-        chosen = [rows[name] for name in wanted] or [row for row in rows.values() if row.state in UNASKED]
-        for row in chosen:
-            _check(row, fresh)
-        begun = [path for row in chosen if fresh and (path := folder / row.name).exists()]
+    with Index.open(folder) as index, contextlib.ExitStack() as held:
+        with index.transaction():
+            chosen = _chosen(index, wanted)
+            for row in chosen:
+                _check(row, fresh)
+            begun = [path for row in chosen if fresh and (path := folder / row.name).exists()]
+            for path in begun:
+                held.callback(_lock(path).release)  # nobody begins before it is empty
+            for row in chosen:
+                index.set(row, "pending", "asked for again", deaths=0, step=0)
         for path in begun:
-            held.callback(_lock(path).release)
-        for path in begun:  # none before all may be
             _empty(path)
-        for row in chosen:
-            index.set(row, "pending", "asked for again", deaths=0, step=0)
     return [row.name for row in chosen]
+
+
+def _chosen(index: Index, wanted: Sequence[str]) -> list[Row]:
+    rows = {row.name: row for row in index.rows()}
+    for name in wanted:
+        if name not in rows:
+            raise UnknownName("trial", name, rows)
+    return [rows[name] for name in wanted] or [row for row in rows.values() if row.state in UNASKED]
 
 
 def _check(row: Row, fresh: bool) -> None:
@@ -52,7 +57,7 @@ def _lock(folder: Path) -> Lock:
 
 
 def _empty(folder: Path) -> None:
-    (folder / "status.json").unlink(missing_ok=True)  # first: what is half gone is not done
-    for path in folder.iterdir():
+    """First what would pass for a trial that is done, or could go on: whoever kills this leaves one that begins anew."""
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name != "status.json", path.suffix != ".pt")):
         if path.name != CLAIM:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
