@@ -11,6 +11,7 @@ from training_runs import small
 
 import campfire
 from campfire.errors import UsageError
+from campfire.training import starting
 from campfire.training.locking import NAME, locked
 
 HOLDER = """
@@ -55,6 +56,15 @@ def test_twice_in_one_process(tmp_path: Path) -> None:
     ):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_that_begin_in_the_same_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both find the name free; who comes second takes another."""
+    monkeypatch.chdir(tmp_path)
+    names = iter([Path("runs/a"), Path("runs/a-2")])
+    monkeypatch.setattr(starting, "fresh", lambda *_: next(names))
+    with locked(Path("runs/a")):
+        assert campfire.train(small(epochs=1, structure="dense")).output.name == "a-2"
 
 
 def test_what_was_there_and_what_was_written_stays(tmp_path: Path) -> None:

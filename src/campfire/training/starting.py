@@ -174,8 +174,7 @@ def _prepare(start: _Start, parts: Parts, position: Position, while_running: con
     """Make the output ready to be written to; returns its path."""
     folder = start.folder
     if folder is None:
-        folder = RunDirectory(fresh(parts.config.model.name or "", parts.config.data.source))
-        while_running.enter_context(locked(folder.path))
+        folder = _fresh(parts, while_running)
     if not start.same:
         folder.clear()
     folder.sweep()
@@ -185,3 +184,16 @@ def _prepare(start: _Start, parts: Parts, position: Position, while_running: con
         else:
             fallback.say(start.origin, position.epoch, position.step)
     return folder.path
+
+
+def _fresh(parts: Parts, while_running: contextlib.ExitStack) -> RunDirectory:
+    """A directory of its own, for a run that was given none; others may begin in the same second."""
+    while True:
+        folder = RunDirectory(fresh(parts.config.model.name or "", parts.config.data.source))
+        try:
+            while_running.enter_context(locked(folder.path))
+        except UsageError:
+            if not folder.path.exists():  # nobody's: it cannot be written
+                raise
+        else:
+            return folder
