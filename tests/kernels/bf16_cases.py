@@ -16,6 +16,7 @@ from campfire.packed import LAYOUTS, Packed, pack
 CPU, HALF = torch.device("cpu"), torch.bfloat16
 GEOMETRIES = [(3, 1), (1, 0), (3, 0), (3, 2), (5, 2), (1, 1)]  # taps, padding
 SIZES = [(3, 7, 9), (1, 13, 8), (16, 5, 5), (2, 14, 15), (1, 4, 3)]  # images, height, width
+THIN = [(2, 3, 1), (2, 1, 3), (2, 1, 1)]  # at stride 2 no pixel has the other phase
 
 
 def mask(shape: tuple[int, ...], tile: tuple[int, ...], seed: int, kind: str = "some") -> Tensor:
@@ -80,7 +81,10 @@ def passes_agree(kernel: str, weight: Packed, conv: Conv, size: tuple[int, int, 
     for name, a, b, c in zip(("forward", "d_input", "d_values"), got, exact, library, strict=True):
         assert a.dtype == HALF
         b, c = (gather(weight, t) if name == "d_values" else t for t in (b, c))
-        limit = 2 * float((c - b).abs().max()) + 2**-8 * float(b.abs().max())
+        error = (
+            (c - b).abs().nan_to_num(0)
+        )  # for images of a pixel or three the library leaves NaN in some gradients of weights
+        limit = 2 * float(error.max()) + 2**-8 * float(b.abs().max())
         assert float((a - b).abs().max()) <= limit, f"{name}: {float((a - b).abs().max())} > {limit}"
 
 

@@ -24,6 +24,7 @@ SHAPE = (64, 32)
 CPU = torch.device("cpu")
 GEOMETRIES = [(3, 1), (1, 0), (3, 0), (3, 2), (5, 2), (1, 1)]  # taps, padding
 SIZES = [(3, 7, 9), (1, 13, 8), (17, 5, 5)]  # images, height, width
+THIN = [(2, 3, 1), (2, 1, 3), (2, 1, 1)]
 
 
 def masks(tile: tuple[int, ...], taps: int, seed: int) -> dict[str, Tensor]:
@@ -109,6 +110,13 @@ def test_every_geometry(flavour: str, tile: tuple[int, int], order: bool) -> Non
         box = (*tile, 1, 1) if seed % 4 == 3 and tile[1] < 16 else (*tile, taps, taps)
         for keep in list(masks(box, taps, seed).values())[: 4 if seed == 0 else 1]:
             passes_agree(packed(keep, box, rows, seed), Conv(stride, padding), SIZES[seed % len(SIZES)], seed)
+
+
+@pytest.mark.parametrize("size", THIN)
+def test_images_one_pixel_wide_or_high(flavour: str, size: tuple[int, int, int]) -> None:
+    """No pixel has the other phase of the stride."""
+    keep = masks((32, 4, 3, 3), 3, 0)["some"]
+    passes_agree(packed(keep, (32, 4, 3, 3), None), Conv(2, 1), size)
 
 
 @pytest.mark.parametrize("images", [1, 15, 16, 17])

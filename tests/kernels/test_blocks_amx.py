@@ -1,5 +1,6 @@
 """The tile kernels against float64, over the cases of the kernels without tiles: emulated everywhere, real where AMX is."""
 
+import ctypes
 import itertools
 from functools import partial
 
@@ -7,7 +8,7 @@ import bf16_cases
 import pytest
 import tile_flavours
 import torch
-from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, mask, operands, packed, poisoned, shuffled
+from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, THIN, mask, operands, packed, poisoned, shuffled
 from torch.nn.functional import conv2d
 
 from campfire import native
@@ -54,6 +55,51 @@ def test_linear_layers(rows: int, images: int) -> None:
 def test_rows_that_do_not_fill_their_tiles(width: int) -> None:
     box = (32, 32, 3, 3)
     passes_agree(packed(mask((32, 64, 3, 3), box, 0), box), Conv(1, 1), (3, 4, width))
+
+
+NARROW = [  # images, height, width; taps, stride
+    ((17, 3, 7), 3, 1),  # 2 images side by side, the last alone
+    ((5, 3, 4), 1, 2),  # 4
+    ((19, 3, 10), 3, 1),  # 4, in runs of 4, 4 and 2 columns
+    ((9, 5, 5), 3, 2),  # 16 forward, 4 and 8 in the phases of the gradient
+    ((3, 6, 14), 1, 2),
+    *((size, 3, 2) for size in THIN),
+]
+
+
+@pytest.mark.parametrize("rows", [32, 16])
+@pytest.mark.parametrize("order", [False, True])
+def test_narrow_rows_of_images_side_by_side(rows: int, order: bool) -> None:
+    for seed, (size, taps, stride) in enumerate(NARROW):
+        box = (rows, 32, taps, taps)
+        weight = packed(mask((64, 64, taps, taps), box, seed), box, shuffled(64) if order else None)
+        passes_agree(weight, Conv(stride, taps // 2), size, seed)
+
+
+@pytest.mark.parametrize(("taps", "stride"), [(3, 1), (3, 2), (1, 2)])
+def test_images_side_by_side_fill_tiles(taps: int, stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of 7 outputs: half as many products."""
+    box, conv = (32, 32, taps, taps), Conv(stride, taps // 2)
+    weight, found = packed(mask((64, 64, taps, taps), box, 0), box), []
+    value, (x, dy) = weight.parts["value"].to(HALF), operands(weight, conv, (4, 7 * stride, 7 * stride))
+    for side_by_side in (blocks_amx.side_by_side, lambda images, columns: 1):
+        monkeypatch.setattr(blocks_amx, "side_by_side", side_by_side)
+        passes = prepared(weight, conv)
+        counted()
+        passes.forward(x, value, None)
+        found.append(counted())
+        passes.d_input(dy, value, x.shape)
+        found.append(counted())
+    assert [2 * together for together in found[:2]] == found[2:]
+
+
+def counted() -> int:
+    """Products of tiles since the last call."""
+    library, counts = native.library("blocks_amx_conv"), (ctypes.c_int64 * 3)()
+    if not hasattr(library, "campfire_tiles_counted"):
+        pytest.skip("only the emulation counts")
+    library.campfire_tiles_counted(counts)  # pyright: ignore[reportOptionalMemberAccess]
+    return counts[0]
 
 
 @pytest.mark.parametrize("layer", [(1024, 32, 1), (32, 2048, 1), (256, 256, 3)])

@@ -7,7 +7,7 @@ from functools import partial
 import bf16_cases
 import pytest
 import torch
-from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, mask, operands, packed, poisoned, shuffled
+from bf16_cases import CPU, GEOMETRIES, HALF, SIZES, THIN, mask, operands, packed, poisoned, shuffled
 from torch.nn.functional import conv2d
 
 from campfire.kernels import KERNELS, Conv
@@ -44,6 +44,13 @@ def test_every_geometry(tile: tuple[int, int], order: bool) -> None:
 def test_batches(images: int, taps: int) -> None:
     box = (32, 32, taps, taps)
     passes_agree(packed(mask((64, 64, taps, taps), box, 0), box), Conv(1, taps // 2), (images, 6, 11))
+
+
+@pytest.mark.parametrize("size", THIN)
+@pytest.mark.parametrize("channels", [4, 32])
+def test_images_one_pixel_wide_or_high(size: tuple[int, int, int], channels: int) -> None:
+    box = (32, channels, 3, 3)
+    passes_agree(packed(mask((64, 64, 3, 3), box, 0), box), Conv(2, 1), size)
 
 
 @pytest.mark.parametrize("layer", [(1024, 32, 1), (32, 2048, 1), (512, 512, 3)])

@@ -13,6 +13,7 @@ from campfire.kernels.blocks.index import Tiles
 from campfire.native.flavours import has_amx
 from campfire.packed import Packed
 
+RUN = 16  # pixels: rows of a tile
 INPUTS = 32  # of a block: 16 pairs, what a tile product sums over
 POSITIONS = 262144  # pairs of pixels x inputs that the gradient of the values works on at a time: half a second cache
 
@@ -73,6 +74,19 @@ class Blocks:
         return Pairs(self.start * half, channel.view(-1), self.tap.repeat_interleave(half), source)
 
 
+def side_by_side(images: int, columns: int) -> int:
+    """How many images share runs of 16 pixels where rows have so many ``columns``: more only if a fifth of the runs is saved.
+
+    >>> [side_by_side(16, columns) for columns in (56, 14, 8, 7, 4, 1)], side_by_side(1, 7)
+    ([1, 1, 2, 2, 4, 16], 1)
+    """
+    best, fewest = 1, images * -(-columns // RUN)
+    for side in (2, 4, 8, 16):
+        if (runs := -(-images // side) * -(-columns // (RUN // side))) <= 0.8 * fewest:
+            best, fewest = side, runs
+    return best
+
+
 class AmxPasses(Bf16Passes):
     """The passes of blocks-bf16, from the same weights in pairs, block by block."""
 
@@ -84,11 +98,14 @@ class AmxPasses(Bf16Passes):
         self.blocks = Blocks.of(self.columns, self.tiles.shape[0] // self.rows)
         self.pairs = self.blocks.pairs()
 
-    def reads(self, start: Tensor, at: Tensor, source: Tensor, depth: int) -> Reads:
-        return Reads(start // depth, at[::depth].contiguous(), source, depth)
+    def beside(self, images: int, columns: int) -> int:
+        return 1 if self._flat else side_by_side(images, columns)
+
+    def reads(self, start: Tensor, at: Tensor, source: Tensor, depth: int, side: int) -> Reads:
+        return Reads(start // depth, at[::depth].contiguous(), source, depth, side)
 
     def convolve(self, reads: Reads, sizes: Tensor, x: Tensor, weight: Tensor, *rest: Tensor | int | None) -> None:
-        call("amx_conv", sizes, x, reads.start, reads.at, weight, *rest, reads.depth)
+        call("amx_conv", sizes, x, reads.start, reads.at, weight, *rest, reads.depth, reads.side)
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         if dy.dtype != torch.bfloat16 or x.dtype != torch.bfloat16:

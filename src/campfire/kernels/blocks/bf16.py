@@ -9,7 +9,7 @@ from torch import Tensor
 
 from campfire import native
 from campfire.kernels.base import Conv, Kernel, Prepared
-from campfire.kernels.blocks.bf16_index import Columns, Pairs
+from campfire.kernels.blocks.bf16_index import Columns, Pairs, places_of
 from campfire.kernels.blocks.index import Phase, Phases, Sets, Tiles
 from campfire.kernels.reference import Dense
 from campfire.packed import LAYOUTS, Packed
@@ -73,8 +73,8 @@ class Bf16Passes(Prepared):
         self.back = None if self.order is None else self.order.argsort().to(torch.int32)
         self._dense = Dense(packed, conv)
         self._flat = self.tiles.shape[2:] == (1, 1) and conv.stride == 1 and conv.padding == 0
-        self._offsets: dict[tuple[int, int], Reads] = {}
-        self._reads: dict[tuple[int, int, int], Reads] = {}
+        self._offsets: dict[tuple[int, ...], Reads] = {}
+        self._reads: dict[tuple[int, ...], Reads] = {}
 
     def forward(
         self, x: Tensor, value: Tensor, bias: Tensor | None, residual: Tensor | None = None, relu: bool = False
@@ -83,11 +83,14 @@ class Bf16Passes(Prepared):
             return self._dense.forward(x, value, bias, residual, relu)
         (stride, padding), shape = (self.conv.stride, self.conv.padding), self.tiles.shape
         x, y, pairs = nhwc(x), _empty(self.conv.output(tuple(x.shape), shape), x), x.shape[1] // 2
-        padded = x.shape[3] + 2 * padding
-        pixel = pairs + APART if padding or (self._flat and pairs % 1024 == 0) else 0
-        if (key := (padded, pixel)) not in self._offsets:
-            at, source = self.pairs.offsets(shape[3], padded, pixel or pairs), self.pairs.source
-            self._offsets[key] = self.reads(self.pairs.start, at, source, 16)
+        padded, side, phases = x.shape[3] + 2 * padding, self.beside(len(x), y.shape[3]), 1
+        pixel = pairs + APART if side > 1 or padding or (self._flat and pairs % 1024 == 0) else 0
+        if side > 1:  # columns that the stride skips lie apart
+            phases = min(stride, shape[3])
+            padded = phases * -(-padded // stride)
+        if (key := (padded, pixel, side)) not in self._offsets:
+            places = places_of((shape[2], shape[3]), padded, side * (pixel or pairs), phases)
+            self._offsets[key] = self.reads(self.pairs.start, self.pairs.offsets(places), self.pairs.source, 16, side)
         reads, weight = self._offsets[key], torch.empty(value.numel(), dtype=value.dtype)
         k, apart = self.rows, self.tiles.tile[0]
         call("bf16_pairs", weight, value.contiguous(), reads.source, len(reads.source), k, apart, _threads())
@@ -119,11 +122,12 @@ class Bf16Passes(Prepared):
         assert self.columns is not None
         pairs, reach = dy.shape[1] // 2, self.phases.high - self.phases.low
         inside = part[0] <= dy.shape[2] and part[1] <= dy.shape[3]  # dy is read where it lies
-        direct = reach == 0 and self.order is None and (pairs % 1024 != 0 if self._flat else inside)
+        side = self.beside(len(dy), part[1])
+        direct = side == 1 and reach == 0 and self.order is None and (pairs % 1024 != 0 if self._flat else inside)
         pixel = 0 if direct else pairs + APART
         padded = dy.shape[3] if direct else part[1] + reach
-        if (key := (number, padded, pixel)) not in self._reads:
-            self._reads[key] = self._read(number, padded, pixel or pairs)
+        if (key := (number, padded, pixel, side)) not in self._reads:
+            self._reads[key] = self._read(number, padded, pixel or pairs, side)
         reads, k, lanes = self._reads[key], self.rows, self.columns.lanes
         weight = torch.empty(reads.source.numel() * k, dtype=value.dtype)
         call("bf16_turned", weight, value, reads.source, len(reads.source), lanes, k, _threads())
@@ -157,7 +161,11 @@ class Bf16Passes(Prepared):
         sides = r, s, conv.stride, conv.padding, *dy.shape[2:]
         return torch.tensor([x.shape[0], *x.shape[2:], c, k, *sides, _threads()])
 
-    def reads(self, start: Tensor, at: Tensor, source: Tensor, depth: int) -> "Reads":
+    def beside(self, images: int, columns: int) -> int:
+        """How many images lie side by side in a copy whose rows have so many ``columns``."""
+        return 1
+
+    def reads(self, start: Tensor, at: Tensor, source: Tensor, depth: int, side: int) -> "Reads":
         """Of lists of pairs; ``depth`` of them, side by side, are a block."""
         return Reads(start, at, source)
 
@@ -165,16 +173,16 @@ class Bf16Passes(Prepared):
         """Run it natively."""
         call("bf16_conv", sizes, x, reads.start, reads.at, weight, *rest)
 
-    def _read(self, number: int, row: int, pixel: int) -> "Reads":
-        """What the pixels of a phase read of dy, in rows of ``row`` pixels."""
+    def _read(self, number: int, row: int, pixel: int, side: int) -> "Reads":
+        """What the pixels of a phase read of dy, in rows of ``row`` pixels of ``side`` images."""
         assert self.columns is not None
         columns, low, half = self.columns, self.phases.low, self.rows // 2
         places = torch.full((self.tiles.shape[2] * self.tiles.shape[3],), -1)
         for tap, down, right in self.phases.phases[number].taps:
-            places[tap] = ((down - low) * row + right - low) * pixel
+            places[tap] = ((down - low) * row + right - low) * pixel * side
         reads = (places[columns.tap] >= 0).nonzero()[:, 0]
         start = columns.start(reads, self.tiles.shape[1] // columns.lanes, half)
-        return self.reads(start, columns.offsets(reads, places, half), columns.source[reads].contiguous(), half)
+        return self.reads(start, columns.offsets(reads, places, half), columns.source[reads].contiguous(), half, side)
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,7 @@ class Reads:
     at: Tensor  # int32 [entries]
     source: Tensor  # int32
     depth: int = 1  # pairs in an entry
+    side: int = 1  # images that lie side by side
 
 
 def _sizes(

@@ -23,10 +23,19 @@ class Pairs:
         source = torch.arange(0, len(entries.tap), 2) * tiles.tile[0]
         return cls(entries.start // 2, *(_int32(x) for x in (entries.channel[::2], entries.tap[::2], source)))
 
-    def offsets(self, taps_wide: int, width: int, channels: int) -> Tensor:
-        """Where an entry reads, in pairs from its pixel, in rows of ``width`` pixels of ``channels`` pairs; int32 [pairs]."""
-        row, column = self.tap // taps_wide, self.tap % taps_wide
-        return _int32((row * width + column) * channels + self.channel // 2)
+    def offsets(self, places: Tensor) -> Tensor:
+        """Where an entry reads, in pairs from its pixel; ``places``: of each tap's pixel; int32 [pairs]."""
+        return _int32(places[self.tap] + self.channel // 2)
+
+
+def places_of(taps: tuple[int, int], width: int, pixel: int, phases: int = 1) -> Tensor:
+    """Where each tap's pixel lies, in rows of ``width`` pixels, ``pixel`` pairs apart, whose columns take turns in ``phases``.
+
+    >>> places_of((2, 3), 10, 1), places_of((2, 3), 10, 1, phases=2)
+    (tensor([ 0,  1,  2, 10, 11, 12]), tensor([ 0,  5,  1, 10, 15, 11]))
+    """
+    row, column = torch.arange(taps[0]).view(-1, 1), torch.arange(taps[1])
+    return ((row * width + column % phases * (width // phases) + column // phases) * pixel).view(-1)
 
 
 @dataclass(frozen=True)

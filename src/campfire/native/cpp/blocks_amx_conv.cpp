@@ -3,7 +3,7 @@
 //
 // A run of up to 16 pixels is a left factor where it lies in x, one pixel a row; a block's weights at one tap, [pair][lane][2],
 // are one or two right factors where they lie. Sums of two runs x 32 lanes, or of four runs x 16, stay in four tiles while the
-// entries of a row group go by.
+// entries of a row group go by. Where rows are too narrow to fill a tile, a run takes a few columns of several images.
 // A product of full tiles takes the multiplier 16 cycles, a load 16 lines, 8 cycles of the first cache's two ports. So what
 // counts is loads a product: 1.0 with 32 lanes (2 + 2 for 4), 1.25 with 16 (4 + 1 for 4), 1.5 and 2.0 for a run that is left
 // over. Below 2.0 the multiplier is what bounds. The gradient under blocks of 16 outputs sums over 16, half of a full tile.
@@ -43,12 +43,15 @@ struct Entries {
 template <int V>
 void put(const Args& a, const float* sums, Half* const* y, int64_t lane, int64_t runs) {
     const Vec least = least_of(a);
-    for (int64_t s = 0; s < runs; s++)
-        for (int64_t p = 0; p < a.length; p++) {
-            Vec z[V];
-            UNROLL for (int v = 0; v < V; v++) z[v] = load(sums + ((s * 16 + p) * V + v) * W);
-            finish<V>(a, z, y[s] + p * a.ys + lane, least);
-        }
+    for (int64_t s = 0; s < runs; s++) {
+        Half* to = y[s] + lane;
+        for (int64_t p = 0; p < a.length; p += a.side, to += a.ys)
+            for (int64_t n = 0; n < a.images; n++) {
+                Vec z[V];
+                UNROLL for (int v = 0; v < V; v++) z[v] = load(sums + ((s * 16 + p + n) * V + v) * W);
+                finish<V>(a, z, to + n * a.image, least);
+            }
+    }
 }
 
 constexpr int WIDE = 32 / W, NARROW = 16 / W;  // vectors of 32 and 16 lanes
@@ -164,8 +167,9 @@ extern "C" int64_t campfire_blocks_amx_refused() { return tile_refusal(); }
 extern "C" void campfire_blocks_amx_conv(const int64_t* sizes, const Half* input, const int32_t* start, const int32_t* at,
                                          const float* value, int64_t lanes, const int32_t* in_order,
                                          const int32_t* out_order, const float* bias, const Half* residual, int64_t relu,
-                                         Half* y, int64_t padded, int64_t pixel, int64_t strip, int64_t depth) {
+                                         Half* y, int64_t padded, int64_t pixel, int64_t strip, int64_t depth,
+                                         int64_t side) {
     convolve<Blocks>(sizes, input, start, at, value, lanes, depth, in_order, out_order, bias, residual, relu, y, padded,
-                     pixel, strip);
+                     pixel, strip, side);
 }
 #endif

@@ -105,6 +105,6 @@ extern "C" void campfire_blocks_bf16_conv(const int64_t* sizes, const Half* inpu
                                           const Half* residual, int64_t relu, Half* y, int64_t padded, int64_t pixel,
                                           int64_t strip) {
     convolve<Vectors>(sizes, input, start, at, value, lanes, 1, in_order, out_order, bias, residual, relu, y, padded, pixel,
-                      strip);
+                      strip, 1);
 }
 #endif

@@ -184,6 +184,7 @@ extern "C" void campfire_blocks_bf16_d_input(const int64_t* sizes, const Half* d
     const Layer layer{value, k / 2, sets, taps, start, row, place, channel, source, tap_place, tap_source};
     const Shuffle shuffle(order, c.C);
     const std::vector<Item> items = items_of(c, padded, cache);
+    if (items.empty()) return;  // of an image one pixel high
     const std::vector<Half> zeros(c.C);
     const int64_t wide = (c.K + 31) / 32, needed = (2 * c.threads + items.size() - 1) / items.size();
     const int64_t ranges = (int64_t)items.size() >= c.threads ? 1 : std::min(wide, needed);

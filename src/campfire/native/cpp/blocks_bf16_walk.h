@@ -1,13 +1,13 @@
 // How convolutions with blocks in bfloat16 go over their pixels: strips, runs of pixels in a row, row groups, threads.
 //
 // What computes a tile of runs is the Engine's, which is made in each thread for runs of one length:
-//   LONGEST            pixels in a run
+//   LONGEST            pixels in a run: of a row, or of the same few columns of images side by side
 //   runs(lanes)        runs in a tile
 //   tile_of(lanes, runs, length)
 #pragma once
 #include <cmath>
 
-#include "blocks_bf16.h"
+#include "blocks_bf16_copies.h"
 
 namespace {  // that flavours loaded side by side must not share
 
@@ -20,6 +20,7 @@ struct Args {
     const Half* residual;                  // like y, or null
     const Half* y0;
     bool relu, past;
+    int64_t side, images, image;  // beside each other in a run, so many of them there, halves of y from one to the next
     int64_t length;    // pixels in a run
     const char* next;  // what the next tile reads: a little is fetched at every entry, for all at once would wait
     int64_t apiece;    // bytes
@@ -55,10 +56,12 @@ struct Ordered {
     Half* sums;
 
     void operator()(const Args& a, Half* const* y, int64_t runs, int64_t length, int64_t K) const {
-        for (int64_t s = 0; s < runs; s++) {
-            shuffle(y[s], a.ys, sums + s * length * K, K, length);
-            for (int64_t p = 0; p < length && (a.residual || a.relu); p++) after(a, y[s] + p * a.ys, K);
-        }
+        for (int64_t s = 0; s < runs; s++)
+            for (int64_t n = 0; n < a.images; n++) {
+                Half* to = y[s] + n * a.image;
+                shuffle(to, a.ys, sums + (s * length + n) * K, a.side * K, length / a.side);
+                for (int64_t p = 0; p < length / a.side && (a.residual || a.relu); p++) after(a, to + p * a.ys, K);
+            }
     }
 
     static void after(const Args& a, Half* y, int64_t K) {
@@ -74,6 +77,7 @@ struct Ordered {
 // The runs of one item, and how they are gone through.
 struct Walk {
     int64_t g0, g1;  // row groups
+    int64_t images;  // of those side by side
     int64_t most;    // runs that share what is read of the weights
     bool fetch;      // x lies where it was, far from the first cache
     const Ordered* ordered;
@@ -86,9 +90,10 @@ void runs_of(const Args& a, const Runs& runs, int64_t length, const Walk& walk) 
     if (runs.x.empty()) return;
     const int64_t n = runs.x.size(), K = a.groups * a.lanes, seg = Engine::runs(a.lanes);
     const Tile many = Engine::tile_of(a.lanes, seg, length), one = Engine::tile_of(a.lanes, 1, length);
-    Args rows = a;
-    rows.length = length;
-    if (walk.ordered) rows.ys = K, rows.residual = nullptr, rows.relu = false, rows.past = false;
+    Args whole = a;
+    whole.length = length, whole.images = walk.images;
+    Args rows = whole;
+    if (walk.ordered) rows.ys = K, rows.side = rows.images = 1, rows.residual = nullptr, rows.relu = rows.past = false;
     const Engine engine(rows);
     for (int64_t i = 0; i < n;) {
         const int64_t end = std::min(n, i + (walk.ordered ? seg : std::max(seg, walk.most)));
@@ -105,47 +110,27 @@ void runs_of(const Args& a, const Runs& runs, int64_t length, const Walk& walk) 
                 j += step;
             }
         }
-        if (walk.ordered) (*walk.ordered)(a, &runs.y[i], end - i, length, K);
+        if (walk.ordered) (*walk.ordered)(whole, &runs.y[i], end - i, length, K);
         i = end;
     }
 }
 
-struct Item {  // rows [h0, h1) of image n, and of a flat convolution `wide` pixels from p0 on
-    int64_t n, h0, h1, p0, wide;
-};
-
-// The rows that an item reads, `width` pixels each, with zeros around; channels in the order of the blocks.
-const float* copied(const Sizes& c, const Item& item, const float* x, const Shuffle* order, int64_t width, int64_t pixel) {
-    const bool flat = c.flat();
-    const int64_t high = flat ? 1 : (item.h1 - item.h0 - 1) * c.step + c.reach, C = c.C / 2;
-    const int64_t from = item.h0 * c.step - c.before, H = flat ? 1 : c.H, Wd = flat ? item.wide : c.Wd;
-    const float* image = x + (flat ? item.p0 : item.n * c.H * c.Wd) * C;
-    float* packed = scratch(0, high * width * pixel);
-    if (!order) pack_rows(packed, image, H, Wd, C, from, high, c.before, width, pixel);
-    for (int64_t i = 0; i < high && order; i++) {
-        Half* to = (Half*)(packed + i * width * pixel);
-        std::memset(to, 0, width * pixel * sizeof(float));
-        if (from + i < 0 || from + i >= H) continue;
-        const Half* row = (const Half*)(image + (from + i) * Wd * C);
-        (*order)(to + c.before * pixel * 2, pixel * 2, row, c.C, std::min(Wd, width - c.before));
-    }
-    return packed;
-}
-
 // `pixel`: pairs from pixel to pixel of a padded copy of x in rows of `padded` pixels, strip by strip; 0: x is read where it lies.
+// `side` > 1: that many images lie side by side in the copy (see copied_beside).
 // `in_order` [C] and `out_order` [K]: channel j of the blocks is channel in_order[j] of x; output j is lane out_order[j]; or null.
 template <class Engine>
 void convolve(const int64_t* sizes, const Half* input, const int32_t* start, const int32_t* at, const float* value,
               int64_t lanes, int64_t depth, const int32_t* in_order, const int32_t* out_order, const float* bias,
-              const Half* residual, int64_t relu, Half* y, int64_t padded, int64_t pixel, int64_t strip) {
+              const Half* residual, int64_t relu, Half* y, int64_t padded, int64_t pixel, int64_t strip, int64_t side) {
     constexpr int64_t TILE = 2 * Engine::LONGEST;  // pixels
     const Sizes c = *(const Sizes*)sizes;
+    if (c.N * c.rows * c.columns == 0) return;  // of an image one pixel high or wide
     const bool flat = c.flat(), copies = pixel != 0;
-    const int64_t C = c.C / 2, groups = c.K / lanes, images = flat ? 1 : c.N, height = flat ? 1 : c.rows;
+    const int64_t C = c.C / 2, groups = c.K / lanes, images = flat ? 1 : (c.N + side - 1) / side, height = flat ? 1 : c.rows;
     const float* x = (const float*)input;
     if (!copies) pixel = C;
     const int64_t pixels = flat ? c.N * c.H * c.Wd : c.columns;
-    const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min(c.rows, strip / (padded * pixel * c.step)));
+    const int64_t rows = flat ? 1 : std::max<int64_t>(2, std::min(c.rows, strip / (padded * pixel * side * c.step)));
     const int64_t across = flat ? std::max(4 * TILE, std::min(16 * TILE, strip / pixel / TILE * TILE)) : pixels;
     const int64_t cuts = (pixels + across - 1) / across, strips = (height + rows - 1) / rows;
     const int64_t items = images * strips * cuts, wanted = (2 * c.threads + items - 1) / items;
@@ -153,29 +138,34 @@ void convolve(const int64_t* sizes, const Half* input, const int32_t* start, con
     const bool past = c.K % 32 == 0 && (uintptr_t)y % 64 == 0 && c.N * c.rows * c.columns * c.K > 2 * LARGE;
     const int64_t bytes = start[groups] * depth * lanes * 4;
     const int64_t most = bytes > 400000 ? 1 << 20 : 1;  // more than a second cache keeps beside x
-    const Args a{start, at, value, lanes, groups, depth, c.step * pixel, c.K * c.apart, bias, residual, y, relu != 0, past,
-                 0, nullptr, 0};
+    const int64_t xs = side > 1 ? pixel : c.step * pixel, image = c.high * c.wide * c.K;
+    const Args a{start, at, value, lanes, groups, depth, xs, c.K * c.apart, bias, residual, y, relu != 0, past, side,
+                 1, image, 0, nullptr, 0};
     const Shuffle in(in_order, c.C), out(out_order, c.K);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)c.threads)
     for (int64_t unit = 0; unit < items * parts; unit++) {
         const int64_t i = unit / parts, part = unit % parts, h0 = i / cuts % strips * rows, p0 = i % cuts * across;
-        const Item item{i / (strips * cuts), h0, std::min(height, h0 + rows), p0, std::min(across, pixels - p0)};
-        const int64_t length = run_length(item.wide, Engine::LONGEST), left = item.wide % length;
+        const Item item{i / (strips * cuts) * side, h0, std::min(height, h0 + rows), p0, std::min(across, pixels - p0)};
+        const int64_t run = run_length(item.wide, Engine::LONGEST / side), left = item.wide % run;  // columns
         const float* base = x + (item.n * c.H * c.Wd + (h0 * c.Wd + p0) * c.step) * C;
-        if (copies) base = copied(c, item, x, in_order ? &in : nullptr, flat ? item.wide : padded, pixel);
-        const int64_t row = (copies ? padded : c.Wd) * pixel * c.step;
+        const Shuffle* order = in_order ? &in : nullptr;
+        if (side > 1) base = copied_beside(c, item, x, order, padded, pixel, side);
+        else if (copies) base = copied(c, item, x, order, flat ? item.wide : padded, pixel);
+        const int64_t row = (copies ? padded * side : c.Wd) * pixel * c.step;
         static thread_local Runs full, rest;
         full.clear(), rest.clear();
         for (int64_t h = h0; h < item.h1; h++) {
             const float* from = base + (h - h0) * row;
             Half* to = y + ((item.n * c.high + h * c.apart + c.down) * c.wide + p0 * c.apart + c.right) * c.K;
-            for (int64_t p = 0; p + length <= item.wide; p += length) full.add(from + p * a.xs, to + p * a.ys);
-            if (left) rest.add(from + (item.wide - left) * a.xs, to + (item.wide - left) * a.ys);
+            int64_t p = 0;
+            for (; p + run <= item.wide; p += run) full.add(from + p * side * a.xs, to + p * a.ys);
+            if (left) rest.add(from + p * side * a.xs, to + p * a.ys);
         }
         const Ordered ordered{out, out_order ? (Half*)scratch(2, MOST_RUNS * Engine::LONGEST * c.K / 2) : nullptr};
-        const Walk walk{part * groups / parts, (part + 1) * groups / parts, most, !copies, out_order ? &ordered : nullptr};
-        runs_of<Engine>(a, full, length, walk);
-        runs_of<Engine>(a, rest, left, walk);
+        const Walk walk{part * groups / parts, (part + 1) * groups / parts, std::min(side, c.N - item.n), most, !copies,
+                        out_order ? &ordered : nullptr};
+        runs_of<Engine>(a, full, run * side, walk);
+        runs_of<Engine>(a, rest, left * side, walk);
         if (past) fence();
     }
 }

@@ -78,6 +78,7 @@ struct Phase {
 
     // Rows [i0, i1) of the phase, from a padded copy of dy.
     void run(const Conv& c, const float* dy, int64_t padded, float* image, int64_t i0, int64_t i1, bool past, Soon& soon) const {
+        if (columns == 0) return;  // of an image one pixel wide
         const int64_t length = run_length(columns, LONGEST), left = columns % length;
         static thread_local Runs full, rest;
         full.clear(), rest.clear();

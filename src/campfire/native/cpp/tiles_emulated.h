@@ -1,7 +1,7 @@
 // The tile registers in C++, after Intel's Software Developer's Manual (LDTILECFG, TILELOADD, TILESTORED, TDPBF16PS).
 //
 // What the processor answers with a fault ends the process here, told on stderr. Not emulated: loads that are interrupted
-// (start_row), which no program sees.
+// (start_row), which no program sees. Products, their rows, and loads are counted.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -17,6 +17,14 @@ struct Tile {
     int rows = 0, bytes = 0;
     alignas(64) unsigned char data[ROWS][BYTES] = {};  // zeros beyond rows and bytes
 };
+
+struct Counts {
+    int64_t products, rows, loads;
+};
+
+static Counts counts{};
+
+static inline void count(int64_t& what, int64_t more) { __atomic_fetch_add(&what, more, __ATOMIC_RELAXED); }
 
 static thread_local bool configured = false;
 static thread_local Tile tiles[TILES];
@@ -55,6 +63,7 @@ static inline void zero(int t) { std::memset(used(t).data, 0, sizeof(Tile::data)
 
 static inline void load(int t, const void* from, int64_t step) {
     zero(t);
+    count(counts.loads, 1);
     for (int i = 0; i < tiles[t].rows; i++) std::memcpy(tiles[t].data[i], (const char*)from + i * step, tiles[t].bytes);
 }
 
@@ -84,6 +93,7 @@ static inline void dot(int into, int left, int right) {
     demand(into != left && into != right && left != right, "three tiles take part");
     demand(c.bytes % 4 == 0 && a.bytes % 4 == 0, "rows are whole floats and pairs");
     demand(c.rows == a.rows && c.bytes == b.bytes && a.bytes == 4 * b.rows, "shapes do not match");
+    count(counts.products, 1), count(counts.rows, c.rows);
     for (int m = 0; m < c.rows; m++) {
         float a_even[ROWS], a_odd[ROWS], even[ROWS] = {}, odd[ROWS] = {}, sums[ROWS];
         widen(a.data[m], a_even, a_odd);
@@ -102,3 +112,9 @@ static inline void dot(int into, int left, int right) {
 }
 
 }  // namespace emulated
+
+// Products, their rows, and loads [3] since the last call.
+extern "C" void campfire_tiles_counted(int64_t* to) {
+    std::memcpy(to, &emulated::counts, sizeof emulated::counts);
+    emulated::counts = {};
+}
