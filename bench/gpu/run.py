@@ -13,7 +13,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stand_ins
+from limits import TimeUp, limited
 
+BEGUN = time.monotonic()  # before torch is loaded, which may take long
 RESULTS = Path(__file__).parents[1] / "results"
 
 
@@ -53,14 +55,13 @@ def run(args: argparse.Namespace, missing: list[str]) -> int:
     from campfire.bench.timing import machine
 
     torch.backends.cudnn.benchmark = not args.dry
-    begun = time.monotonic()
     where = machine(torch.device("cpu" if args.dry else "cuda"))
     results: dict[str, Any] = {"when": time.strftime("%Y-%m-%d"), "machine": where, "dry": args.dry, "without": missing}
     results["stages"] = {}
     for stage in stages.STAGES:
         if not args.only or stage.__name__ in args.only.split(","):
-            results["stages"][stage.__name__] = _one(stage, args, begun, results)
-            results["seconds"] = time.monotonic() - begun
+            results["stages"][stage.__name__] = _one(stage, args, BEGUN, results)
+            results["seconds"] = time.monotonic() - BEGUN
             results["targets"] = targets.table(results)
             write(results, args)
     print(targets.markdown(results))
@@ -68,16 +69,19 @@ def run(args: argparse.Namespace, missing: list[str]) -> int:
 
 
 def _one(stage: Any, args: argparse.Namespace, begun: float, results: dict[str, Any]) -> dict[str, Any]:
-    """Seconds, and what went wrong, if anything."""
+    """Seconds, and what went wrong, if anything; what was measured before that stays."""
     start, error = time.monotonic(), None
     left = args.seconds - (start - begun)
     if left <= 0:
         return {"seconds": 0.0, "error": "the time was up"}
     try:
-        results[stage.__name__] = stage(args.dry, left)
-    except Exception as problem:
+        with limited(left if args.dry else min(left, stage.limit)):
+            results[stage.__name__] = stage(args.dry)
+    except (Exception, TimeUp) as problem:
         traceback.print_exc()
         error = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+        if isinstance(problem, TimeUp) and problem.found is not None:
+            results[stage.__name__] = problem.found
     seconds = time.monotonic() - start
     print(f"{stage.__name__}: {seconds:.1f} s{'' if error is None else ', ' + error}", flush=True)
     return {"seconds": seconds, "error": error}

@@ -1,9 +1,12 @@
 """The script for GPUs, tried without one: no pydantic, no YAML, tiny shapes."""
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,35 @@ def test_without_a_gpu_and_not_dry_it_is_refused() -> None:
     done = run()
     assert done.returncode == 2
     assert "no GPU is here; --dry" in done.stderr
+
+
+def test_what_takes_too_long_is_broken_off_and_the_next_stage_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    run = importlib.import_module("run")
+    limits = importlib.import_module("limits")
+
+    def endless(dry: bool) -> list[int]:
+        try:
+            while True:
+                try:
+                    time.sleep(1)
+                except Exception:  # what tries something else after any error
+                    continue
+        except limits.TimeUp as late:
+            late.found = [1]
+            raise
+
+    def quick(dry: bool) -> int:
+        return 2
+
+    endless.limit, quick.limit = 0.05, 60
+    args, results = argparse.Namespace(dry=False, seconds=1000), {}
+    told = [run._one(stage, args, time.monotonic(), results) for stage in (endless, quick)]
+    assert told[0]["error"].startswith("TimeUp: broken off")
+    assert told[1]["error"] is None
+    assert results == {"endless": [1], "quick": 2}
+    late = argparse.Namespace(dry=False, seconds=0)
+    assert run._one(quick, late, time.monotonic(), results)["error"] == "the time was up"
 
 
 def test_targets_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from campfire.nn.base import SparseLayer
 from campfire.nn.formats import keeps_formats
 
 TOO_LITTLE = "the GPU has too little memory to time it"
+NO_GAIN = "the whole model is not faster with it"
 CLOCKS: dict[str, tuple[Clock, Converting]] = {
     "measure": (stopwatch.measure, stopwatch.converting),
     "model": (cost.estimate, cost.converting),
@@ -69,11 +70,27 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
     plan = next(iter(plans.values()))
     if by == "measure":
         keeps = keeps_formats(model)
-        plan = _fastest(plans, race(model, x, training, plans))
+        plan = _raced(model, x, training, plans)
         if not keeps and "chwn" not in plan.formats:
             library_layers_(model)
     plan.apply(model)
     return plan
+
+
+def _raced(model: nn.Module, x: Example, training: bool, plans: dict[str, Plan]) -> Plan:
+    """The fastest; all dense where the memory of a GPU does not suffice to find out."""
+    try:
+        return _fastest(plans, race(model, x, training, plans))
+    except torch.OutOfMemoryError:
+        return replace(plans["dense"], layers=[_too_large(layer) for layer in plans["dense"].layers])
+
+
+def _too_large(layer: LayerPlan) -> LayerPlan:
+    passes = {
+        name: replace(run, why_not={k: TOO_LITTLE if why == NO_GAIN else why for k, why in run.why_not.items()})
+        for name, run in layer.passes.items()
+    }
+    return replace(layer, passes=passes)
 
 
 def _fastest(plans: dict[str, Plan], ratios: dict[str, float] | None) -> Plan:
@@ -181,8 +198,8 @@ def _plans(nodes: list[Node], by: str, training: bool) -> dict[str, Plan]:
 
 
 def _all_dense(node: Node) -> Option:
-    reason, ratios = "the whole model is not faster with it", node.predicted.ratios
-    return Option(Choice(), node.dense, {p: dict.fromkeys(ratios[p].keys() - {"reference"}, reason) for p in PASSES})
+    ratios = node.predicted.ratios
+    return Option(Choice(), node.dense, {p: dict.fromkeys(ratios[p].keys() - {"reference"}, NO_GAIN) for p in PASSES})
 
 
 def _plan(nodes: list[Node], path: list[str], ms: float, by: str, training: bool) -> Plan:

@@ -117,6 +117,22 @@ def test_any_memory_format_is_taken() -> None:
     assert torch.equal(passes.d_values(dy.contiguous(), x.contiguous()), passes.d_values(dy, x))
 
 
+def test_tf32_where_the_library_uses_it() -> None:
+    """By the old switch and by the new one, which makes the old one raise."""
+    from campfire.kernels.gpu.launch import _precision
+
+    cudnn, x = torch.backends.cudnn, torch.zeros(1)
+    assert _precision(x) == cudnn.conv.fp32_precision == "tf32"
+    with cudnn.flags(allow_tf32=False):
+        assert _precision(x) == "ieee"
+    try:
+        cudnn.conv.fp32_precision = "ieee"
+        assert _precision(x) == "ieee"
+        assert _precision(x.half()) == "tf32"
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
+
+
 def test_other_dtypes_run_dense() -> None:
     case = dataclasses.replace(CASES["1x1"], dtype=torch.float64)
     packed = case.packed()

@@ -142,8 +142,9 @@ def _shares(pixels: int, boxes: int, values: int, step: int) -> tuple[int, int]:
 
 
 def _precision(x: Tensor) -> str:
-    """float32 by TF32 where the library's convolutions may use it."""
-    return "tf32" if x.dtype != torch.float32 or torch.backends.cudnn.allow_tf32 else "ieee"
+    """float32 by TF32 where the library's convolutions may use it, whichever of its switches says so."""
+    switch = torch.backends.cudnn.conv  # pyright: ignore[reportAttributeAccessIssue]
+    return "tf32" if x.dtype != torch.float32 or switch.fp32_precision == "tf32" else "ieee"
 
 
 def _long(*tensors: Tensor) -> bool:
