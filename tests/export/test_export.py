@@ -1,6 +1,7 @@
 """Exports: what they compute, what they are refused for, and that a bad file is never left behind."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,30 @@ def test_a_file_that_computes_something_else_is_not_kept(
 class Untraceable(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x if float(x.sum()) > 0 else -x
+
+
+class Returns(nn.Module):
+    def __init__(self, end: Callable[[torch.Tensor], object]):
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 4, 3), end
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.end(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        (lambda y: {"logits": y}, "by one tensor, and this one returns a dict; export a module that"),
+        (lambda y: (y, y), "returns a tuple"),
+        (lambda y: (-y.abs() - 1).log(), "not finite of its images; look for weights"),
+    ],
+    ids=["dict", "tuple", "nan"],
+)
+def test_what_cannot_be_compared(end: Callable[[torch.Tensor], object], says: str, tmp_path: Path) -> None:
+    with pytest.raises(CampfireError, match=says):
+        export(Subject(Returns(end).eval(), torch.randn(2, 3, 8, 8)), tmp_path / "x.pt2", "pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_refused(subject: Subject, tmp_path: Path) -> None:

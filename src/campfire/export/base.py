@@ -103,10 +103,20 @@ def difference(model: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], wha
     """The largest difference between what ``run`` and the model make of images, and how large logits are.
 
     Raises:
-        CampfireError: it is more than `MARGIN` times what float32 itself loses.
+        CampfireError: it is more than `MARGIN` times what float32 itself loses, or there is nothing to compare.
     """
     with torch.no_grad():
         ours, exact = model(x), copy.deepcopy(model).double()(x.double())
+    if not isinstance(ours, Tensor):
+        raise CampfireError(
+            f"{what} is compared with the network by one tensor, and this one returns a {type(ours).__name__}; export a module "
+            "that returns its logits alone; nothing was written"
+        )
+    if not exact.isfinite().all():
+        raise CheckFailed(
+            f"{what} cannot be compared: the network itself makes logits that are not finite of its images; look for weights "
+            "that are NaN or infinite; nothing was written"
+        )
     theirs = run(x)
     largest = float(exact.abs().max())
     own, lost = float((ours - exact).abs().max()), float((theirs - exact).abs().max())
