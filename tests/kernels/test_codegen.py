@@ -132,6 +132,17 @@ def test_threads_agree_bit_for_bit(images: int) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+def test_chunks_agree_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many outputs share a chunk depends on the number of threads."""
+    weight, x, dy, found = patterned(), image(1, 7, 8, 8), image(1, 10, 8, 8), []
+    for chunk in (1, 4, 10):
+        monkeypatch.setattr(FlatNeed, "chosen", lambda need, chunk=chunk: cut(need.walk, need.lanes, 2, chunk))
+        passes, value = KERNELS["codegen"].prepare(weight, Conv(1, 1)), weight.parts["value"]
+        found.append((passes.forward(x, value, None), passes.d_input(dy, value, (1, 7, 8, 8))))
+    assert all(torch.equal(a, b) for others in found[1:] for a, b in zip(found[0], others, strict=True))
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("images", [1, 16])
 def test_code_that_does_not_compile_is_done_without(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codegen_passes, "_text", lambda tiles: f"no C++ {images}\n")
