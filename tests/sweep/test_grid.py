@@ -99,6 +99,10 @@ BAD = {
     "era too late": ({"base": {"optim": {"epochs": 5}}, "product": {"era_start": [1, 7]}}, "the era would run from"),
     "command": ({"command": 3}, "command: must be the words of a command"),
     "give up": ({"give_up": {"epoch": 0, "top1": 3}}, "a whole epoch above 0 and a top1 in percent"),
+    "give up at the end": (
+        {"base": {"optim": {"epochs": 9}}, "give_up": {"epoch": 9, "top1": 3}},
+        "give_up looks after epoch 9, and trials end after 9; look earlier",
+    ),
     "give up what": ({"give_up": {"epoch": 1, "top1": 3, "top5": 4}}, "no key of give_up is called 'top5'"),
 }
 

@@ -56,7 +56,11 @@ def read_grid(path: str | Path) -> Grid:
         here = place / name if name else place
         trials += _group(name, body, here, folder, trials)
     _check_twice(trials, place)
-    return Grid(tuple(trials), _command(tree.get("command"), place), GiveUp.read(tree.get("give_up"), place.path))
+    give_up = GiveUp.read(tree.get("give_up"), place.path)
+    longest = max(trial.config.optim.epochs for trial in trials)
+    if give_up is not None and give_up.epoch >= longest:
+        raise place.refuse(f"give_up looks after epoch {give_up.epoch}, and trials end after {longest}; look earlier")
+    return Grid(tuple(trials), _command(tree.get("command"), place), give_up)
 
 
 def _tree(path: str | Path) -> dict[str, Any]:
