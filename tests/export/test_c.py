@@ -230,6 +230,22 @@ def test_what_has_no_c_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_files_of_others_are_not_written_over(tmp_path: Path) -> None:
+    net = Subject(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), torch.randn(2, 1, 4, 4))
+    for name in ("net.bin", "net.h"):  # the checkpoint that is exported, say
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(DoesNotFit, match=rf"{name} would be written too, and is not campfire's; move it"):
+            export(net, tmp_path / "net.c", "c")
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+        (tmp_path / name).unlink()
+    export(net, tmp_path / "net.c", "c")
+    export(net, tmp_path / "net.c", "c")  # its own it replaces
+    (tmp_path / "net.bin").unlink()
+    (tmp_path / "net.bin").mkdir()
+    with pytest.raises(DoesNotFit, match=r"net\.bin would be written too"):
+        export(net, tmp_path / "net.c", "c")
+
+
 def test_a_program_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = c.code
 
