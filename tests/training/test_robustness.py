@@ -206,6 +206,13 @@ def test_two_attacks_at_once_lose_nothing(run: Path, monkeypatch: pytest.MonkeyP
     assert results(run) == [0.2, 0.1, 0.3]
 
 
+def test_the_record_of_a_run_is_no_output(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = run / "attack.json"
+    assert cli.main(["attack", str(run), "--threads", "1", "--num-examples", "20", "-o", str(output)]) == 2
+    assert "attack.json is a file of the run" in " ".join(capsys.readouterr().err.split())
+    assert not output.exists()
+
+
 def test_what_the_library_cannot_do_is_said_first(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campfire.cli.flags import Parser
+from campfire.cli.targets import require_free
 from campfire.errors import CheckpointError, UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _write(path: Path, record: dict[str, Any]) -> None:
 
 def _in_one_file(found: "list[Trial]", args: argparse.Namespace) -> list[dict[str, Any]]:
     output = Path(args.output)
+    for run in args.runs:
+        require_free(output, run)
     if not output.parent.is_dir() or output.is_dir() or (output.exists() and not args.overwrite):
         what = (
             "is there already; give --overwrite, or another"

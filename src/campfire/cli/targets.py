@@ -13,9 +13,7 @@ def require_free(output: Path, source: str) -> None:
     """
     from campfire.training.run_directory import FILES
 
-    if not output.is_file():
-        return
-    if Path(source).exists() and output.samefile(source):
+    if output.is_file() and Path(source).exists() and output.samefile(source):
         raise UsageError(f"--output {output} is the file that is read; give another one")
     if output.name in FILES and (output.parent / "config.yaml").is_file():
         raise UsageError(f"--output {output} is a file of the run {output.parent}; give another one")
