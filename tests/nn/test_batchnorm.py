@@ -127,3 +127,12 @@ def test_threads_agree_bit_for_bit() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("training", [True, False])
+def test_other_types_are_left_to_the_library(name: str, training: bool) -> None:
+    own = BatchNorm2d.of(layer(4)).train(training)
+    getattr(own, name).data = getattr(own, name).data.double()
+    with pytest.raises(RuntimeError, match=r"type|casting"):  # native code would read half of each number
+        own(image((16, 4, 5, 5)))

@@ -40,8 +40,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     def _serves(self, x: Tensor) -> bool:
         several = x.dim() == 4 and x.numel() > x.shape[1]  # of one value per channel the library complains
-        own = self.weight is None or self.weight.dtype == torch.float32
-        return several and own and x.shape[1] == self.num_features and side_by_side(x)
+        own = (self.weight, self.bias, self.running_mean, self.running_var)
+        plain = all(t is None or t.dtype == torch.float32 for t in own)  # native code takes them all for that
+        return several and plain and x.shape[1] == self.num_features and side_by_side(x)
 
     def _known(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         scale = (variance + self.eps).rsqrt()
