@@ -85,6 +85,7 @@ CANDIDATES: dict[str, Candidate] = {
     "block-32x4": _blocks(32, 4, regroup=False),
     "block-32x2": _blocks(32, 2, regroup=False),
     "block-32x1": _blocks(32, 1, regroup=False),
+    "block-16x32": _blocks(16, 32, regroup=False),
     "block-16x4": _blocks(16, 4, regroup=False),
     "block-16x1": _blocks(16, 1, regroup=False),
     "ck": _structure("ck"),
