@@ -5,6 +5,7 @@ On a GPU where there is one, else by Triton's interpreter.
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,22 @@ from campfire.nn.base import SparseLayer
 pytestmark = [needs_triton, pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")]
 RULES = dict.fromkeys(("body", "point"), "hrbp:rows=16,channels=16,inputs=neighbours,guard=none")
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-ERROR = {None: 1e-3 if DEVICE.type == "cuda" else 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+if DEVICE.type == "cuda":  # TF32, and the library rounds otherwise
+    ERROR = {None: 2e-2, torch.bfloat16: 1e-1, torch.float16: 2e-2}
+else:
+    ERROR = {None: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 WORLD, STEPS = 2, 2
 Trained = tuple[nn.Sequential, SGD]
 
 
 @pytest.fixture(autouse=True)
-def served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU too, by the interpreter."""
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On the CPU too, by the interpreter; dense layers repeat themselves bit for bit."""
     if DEVICE.type == "cpu":
         monkeypatch.setattr(toolchain, "why_not_on", lambda device: [])
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    yield
+    torch.backends.cudnn.deterministic = before
 
 
 def masked() -> tuple[nn.Sequential, SGD, Pruner]:

@@ -7,7 +7,8 @@ import torch
 from gpu_cases import Case, agrees, passes_of, run
 from torch import nn
 
-from campfire import SparseConv2d, tune_
+from campfire import SparseConv2d, fuse, tune_
+from campfire.bench.cuda import graphed
 from campfire.kernels import Conv
 from campfire.kernels.gpu import configs
 from campfire.mask import Mask
@@ -107,7 +108,22 @@ def test_a_cuda_graph_of_a_training_step(kernel: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, step(), strict=True))
 
 
-def test_dispatch_is_never_slower_than_dense() -> None:
+def test_a_whole_model_at_inference_in_one_graph() -> None:
+    torch.manual_seed(0)
+    keep = Mask(LARGE.keep().cuda())
+    convs = [nn.Conv2d(256, 256, 3, padding=1, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+    layers = [SparseConv2d.of(conv, keep, "unit", "blocks-gpu") for conv in convs]
+    net = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.BatchNorm2d(256).to("cuda", torch.bfloat16)).eval()
+    x = LARGE.inputs()[0]
+    with torch.inference_mode():
+        net = fuse(net)
+        replay = graphed(lambda: net(x))
+        x.copy_(torch.randn_like(x))
+        assert torch.equal(replay(), net(x))
+
+
+def test_dispatch_is_never_slower_than_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMPFIRE_DISPATCH", "measure")
     torch.manual_seed(0)
     sparse = SparseConv2d.of(nn.Conv2d(256, 256, 3, padding=1, device="cuda"), Mask(LARGE.keep().cuda()), "unit")
     assert sparse.choice().dense, "nothing is taken before it is timed"
