@@ -1,5 +1,6 @@
 """What a run writes, what it refuses, and how it ends."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -249,6 +250,13 @@ def test_what_the_very_last_step_broke_is_no_result(tmp_path: Path, monkeypatch:
         campfire.train(small(epochs=2, structure="dense"), output=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "diverged"
     assert checkpoint.load(tmp_path / "run" / "last.pt")["epoch"] == 1
+
+
+def test_a_test_loss_that_overflows_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it may in half precision while running statistics are young: the weights are sound."""
+    measure = loop.measure
+    monkeypatch.setattr(loop, "measure", lambda *a, **k: dataclasses.replace(measure(*a, **k), loss=math.nan))
+    assert campfire.train(small(epochs=1, structure="dense"), output=tmp_path / "run").summary["epochs"] == 1
 
 
 def test_revived_weights_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

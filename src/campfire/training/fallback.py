@@ -20,6 +20,7 @@ def save(folder: RunDirectory, state: Mapping[str, Any], keep: int = 2) -> None:
         if newer.exists():
             also(newer, older)
     checkpoint.save(folder.last, state)
+    folder.forget_attacks()
     for path in folder.generations:
         if path not in names:
             path.unlink()

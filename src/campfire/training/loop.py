@@ -1,7 +1,6 @@
 """The training loop: parts that learn, epoch by epoch, and the record of it."""
 
 import contextlib
-import math
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +15,7 @@ from campfire.compress import decompress_
 from campfire.config import to_yaml
 from campfire.data.mixup import mix
 from campfire.errors import Diverged
-from campfire.training import checkpoint, environment, fallback
+from campfire.training import checkpoint, divergence, environment, fallback
 from campfire.training.build import Parts
 from campfire.training.compressing import compress
 from campfire.training.evaluation import Accuracy, autocast, correct, measure
@@ -188,18 +187,14 @@ class Training:
         passed, length = pruner.lr_time(optim.epochs, step / self.steps)
         return learning_rate(optim.model_copy(update={"epochs": length}), round(passed * self.steps), self.steps)
 
-    def _check_finite(self, loss: float | None = None) -> None:
-        if self.ranks.highest(int(not math.isfinite(float(self.at.sums[0]) if loss is None else loss))):
-            raise Diverged(
-                f"the loss is no finite number any more (epoch {self.at.epoch}, step {self.at.step}); "
-                "lower --lr, or raise --warmup-epochs, or set --clip-grad"
-            )
+    def _check_finite(self) -> None:
+        divergence.check(float(self.at.sums[0]), self.at, self.ranks)
 
     def _measure(self) -> Accuracy:
         self._check_finite()
         parts = self.parts
         found = measure(parts.final, parts.data, self.config, parts.device, poll=self._poll, ranks=self.ranks)
-        self._check_finite(found.loss)  # no training loss has seen the weights of the last step
+        divergence.check_tested(found.loss, parts.final, self.at, self.ranks)
         return found
 
     def _poll(self) -> None:
@@ -250,7 +245,6 @@ class Training:
                 checkpoint.save(kept, state)
             elif self.folder.writes:
                 fallback.save(self.folder, state, self.config.run.keep_checkpoints)
-                self.folder.forget_attacks()
 
     def _status(self, state: str, exit_code: int | None = None, reason: str = "") -> None:
         self.folder.write_status(state, exit_code, reason, self.at.epoch, self.at.step)
