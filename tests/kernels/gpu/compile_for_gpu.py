@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -27,6 +28,9 @@ LAYERS = (
     Case((64, 64, 1, 1), (32, 32), conv=Conv(1, 0), dtype=torch.float16),
     Case((64, 64, 3, 3), (64, 64)),
 )
+# Numbers that are 1 become constants of the code; more than 31 bits of entries, and parts of pixels, are others.
+ONE = Case((64, 64, 3, 3), (64, 64), size=(1, 1, 1), dtype=torch.bfloat16)
+LARGE = Case((128, 64, 3, 3), (64, 32), conv=Conv(2, 1), size=(9, 5, 7), dtype=torch.bfloat16)
 _compiled: list[dict[str, Any]] = []
 
 
@@ -70,12 +74,13 @@ def usage(binary: bytes) -> tuple[int, int]:
     return found["REG"], found["STACK"] + found["LOCAL"]
 
 
-def convolutions() -> None:
-    for case in LAYERS:
+def convolutions(cases: Sequence[Case], numbers: Sequence[int]) -> None:
+    """Three passes of each, in the configurations of these numbers."""
+    for case in cases:
         passes, (x, dy) = kernel.GpuPasses(case.packed(), case.conv), case.inputs()
         value = torch.zeros(passes.value_shape, dtype=case.dtype)
         bias, residual = torch.zeros(case.shape[0]), torch.zeros_like(dy)
-        for number in (0, 1) if case.dtype == torch.bfloat16 else (1,):
+        for number in numbers if case.dtype == torch.bfloat16 else (1,):
             chosen = {False: configs.CONV[number], True: configs.VALUES[number]}
             with mock.patch.object(launch, "_choice", lambda layer, name, *_, c=chosen: c[name == "d_values"]):
                 launch.forward(passes, x, value, bias, residual, True)
@@ -103,6 +108,9 @@ if __name__ == "__main__":
         mock.patch.object(JITFunction, "run", compile_only),
         mock.patch.object(toolchain, "runs_on", return_value=True),
     ):
-        convolutions()
+        convolutions(LAYERS, (0, 1))
+        convolutions([ONE], (0,))
+        with mock.patch.multiple(launch, REACH=1, PART=32):
+            convolutions([LARGE], (0,))
         mask_kernels()
     print(json.dumps(_compiled))
