@@ -6,7 +6,8 @@
 // entries of a row group go by. Where rows are too narrow to fill a tile, a run takes a few columns of several images.
 // A product of full tiles takes the multiplier 16 cycles, a load 16 lines, 8 cycles of the first cache's two ports. So what
 // counts is loads a product: 1.0 with 32 lanes (2 + 2 for 4), 1.25 with 16 (4 + 1 for 4), 1.5 and 2.0 for a run that is left
-// over. Below 2.0 the multiplier is what bounds. The gradient under blocks of 16 outputs sums over 16, half of a full tile.
+// over. Below 2.0 the multiplier is what bounds, but that a run left over has only one or two sums, and a product waits for the
+// one before it. The gradient under blocks of 16 outputs sums over 16, half of a full tile.
 #include "blocks_bf16_walk.h"
 #include "tiles.h"
 
