@@ -89,6 +89,20 @@ def test_so_many_are_kept(run: Path, whole: Path) -> None:
     assert not list(run.glob("*.pt"))
 
 
+def test_a_run_being_cleared_never_passes_for_an_earlier_one(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest, unlink = [], Path.unlink
+
+    def killed_before(path: Path, missing_ok: bool = False) -> None:
+        newest.append([p.name for p in folder.generations][:1])
+        unlink(path, missing_ok)
+
+    folder = loop.RunDirectory(run)
+    monkeypatch.setattr(Path, "unlink", killed_before)
+    folder.clear()
+    assert newest[0] == ["last.pt"]
+    assert all(names in (["last.pt"], []) for names in newest)
+
+
 def test_the_third_stands_in_for_two(whole: Path, run: Path) -> None:
     (run / "previous.pt").rename(run / "previous-2.pt")
     for name in ("last.pt", "previous.pt"):

@@ -89,8 +89,9 @@ class RunDirectory:
         return self.path / f"epoch-{epoch}.pt"
 
     def clear(self) -> None:
-        """Delete the files of a run, and no others."""
-        for path in (*self._files(), *self.path.glob(f"{BOARD}/events.out.tfevents.*")):
+        """Delete the files of a run, and no others; the last checkpoint goes last: killed before, an earlier one would go on."""
+        files = [*self._files(), *self.path.glob(f"{BOARD}/events.out.tfevents.*")]
+        for path in sorted(files, key=lambda path: path == self.last):
             path.unlink()
         self.sweep()
 
