@@ -238,12 +238,14 @@ def test_a_system_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing:
         campfire_blocks_amx_built = staticmethod(lambda: 1)
         campfire_blocks_amx_refused = staticmethod(lambda: 95)
+        campfire_blocks_bf16_built = staticmethod(lambda: 1)
 
     monkeypatch.setattr(native, "library", lambda name: Refusing)
     good = packed(mask((64, 64, 3, 3), (32, 32, 3, 3), 0), (32, 32, 3, 3))
     (reason,) = KERNELS["blocks-amx"].why_not(good, Conv(), HALF, CPU)
     assert reason == "the system does not let this process use AMX (error 95)"
+    assert serving(good, Conv(), HALF, CPU).name == "blocks-bf16"
     monkeypatch.setattr(Refusing, "campfire_blocks_amx_built", staticmethod(lambda: 0))
-    assert "compiler" in KERNELS["blocks-amx"].why_not(good, Conv(), HALF, CPU)[0]
+    assert "flavour amx" in KERNELS["blocks-amx"].why_not(good, Conv(), HALF, CPU)[0]
     monkeypatch.setattr(native, "library", lambda name: None)
     assert "native code is off" in KERNELS["blocks-amx"].why_not(good, Conv(), HALF, CPU)[0]
