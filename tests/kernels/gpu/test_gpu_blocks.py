@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from campfire.compress.compressing import best_layout
 from campfire.kernels import KERNELS, Conv
-from campfire.kernels.gpu import toolchain
+from campfire.kernels.gpu import configs, toolchain
+from campfire.kernels.gpu.configs import Config
 from campfire.kernels.gpu.index import Blocks, Reads, sides
 from campfire.mask import Mask
 from campfire.packed import pack
@@ -73,6 +74,18 @@ def test_parts_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     agrees(Case((64, 64, 3, 3), (32, 64), size=(2, 6, 6)))
     for dtype in (torch.float32, BRAIN):
         agrees(dataclasses.replace(CASES["1x1"], size=(3, 6, 5), dtype=dtype))
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="a GPU searches for its own")
+@pytest.mark.parametrize(("pixels", "boxes"), [(64, 4), (16, 1)])
+def test_other_configurations(pixels: int, boxes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of as many boxes as are summed together, of more and of fewer."""
+    monkeypatch.setattr(configs, "SMALL", (Config(pixels, 4, 2), Config(boxes, 4, 2)))
+    case = Case((64, 64, 3, 3), (32, 32), taps=True, size=(1, 4, 5), dtype=HALF, seed=1)
+    teams = passes_of(case, case.packed()).teams[boxes][:, 1]
+    assert int(teams.max()) == boxes
+    assert boxes == 1 or int(teams.min()) < boxes
+    agrees(case)
 
 
 def test_long_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
