@@ -121,7 +121,9 @@ def sources(model: nn.Module, masks: Mapping[str, Mask], x: Tensor) -> Sources:
         if not isinstance(module, nn.Conv2d):
             found.why_not[name] = [f"it is a {type(module).__name__}, and code is generated for Conv2d"]
             continue
-        reasons = why_not_conv(module) or ([] if name in sizes else ["no call of it was seen, with its input as the first argument"])
+        reasons = why_not_conv(module) or (
+            [] if name in sizes else ["no call of it was seen, with its input as the first argument"]
+        )
         if reasons:
             found.why_not[name] = reasons
             continue
