@@ -218,15 +218,20 @@ def test_other_images_than_the_checkpoints(tmp_path: Path) -> None:
         campfire.train(other, resume=start)
 
 
-def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def poison_after(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """NaN in the weights once so many steps are done."""
     step = Training._step
 
     def poisoned(self: Training) -> None:
         step(self)
-        if self.at.step == 15:
+        if self.at.step == number:
             next(self.parts.model.parameters()).data[0] = math.nan
 
     monkeypatch.setattr(Training, "_step", poisoned)
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison_after(monkeypatch, 15)
     with pytest.raises(Diverged, match="epoch 1, step 15") as caught:
         campfire.train(small(), output=tmp_path / "run")
     assert caught.value.exit_code == 3
@@ -238,14 +243,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path, monkeypatch: 
 
 
 def test_what_the_very_last_step_broke_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Training._step
-
-    def poisoned(self: Training) -> None:
-        step(self)
-        if self.at.step == 22:
-            next(self.parts.model.parameters()).data[0] = math.nan
-
-    monkeypatch.setattr(Training, "_step", poisoned)
+    poison_after(monkeypatch, 22)
     with pytest.raises(Diverged, match="epoch 1, step 22"):
         campfire.train(small(epochs=2, structure="dense"), output=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "diverged"
