@@ -59,9 +59,9 @@ def of_run(path: str, ways: list[str], steps: int) -> dict[str, Any]:
 def finetune(
     model: nn.Module, values: Codebook, keep: dict[str, Tensor], trained: Trained, images: ImageData, steps: int
 ) -> None:
-    """Train the shared values, under the mask."""
+    """Train the shared values, under the mask; Adam, since their gradients are sums over thousands of weights."""
     share_(model, values.bits, keep)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     size = trained.config.data.batch_size
     stream = data.batches(images, "train", size, epoch=0, seed=0, train=True)
     model.train()

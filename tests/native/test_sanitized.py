@@ -45,12 +45,18 @@ def sanitized(argv: list[str], cache: Path, sanitizers: str = "address,undefined
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, whose keys tell the sanitizers apart: several tests use the same kernels."""
+    return tmp_path_factory.mktemp("sanitized")
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("tests", TESTS, ids=lambda p: p.stem)
-def test_nothing_is_touched_that_should_not_be(tests: Path, tmp_path: Path) -> None:
+def test_nothing_is_touched_that_should_not_be(tests: Path, cache: Path) -> None:
     patience = "--timeout=1800"  # a test compiles its kernels first, and checked ones take minutes
     argv = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", patience, str(tests)]
-    done = sanitized(argv, tmp_path, TESTS[tests])
+    done = sanitized(argv, cache, TESTS[tests])
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
