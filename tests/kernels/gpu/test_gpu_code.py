@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from gpu_cases import needs_triton
 
+pytestmark = pytest.mark.xdist_group("gpu code")  # one process compiles for all
+
 HERE = Path(__file__).parent
 SHARED = 227 * 1024  # bytes that one program may have there
 PRODUCTS = {"block_conv", "block_values"}
