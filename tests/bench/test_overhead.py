@@ -1,11 +1,17 @@
-"""bench/overhead.py on a tiny network: the same step with and without the pruner."""
+"""bench/overhead.py on a tiny network: the same step with and without the pruner, and the time in its hooks."""
 
 import json
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from campfire import Era, Pruner
+from campfire.pruner.layer import PrunedLayer
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "overhead.py"
 
@@ -20,3 +26,18 @@ def test_a_step_with_and_without(
     assert found["without_ms"] > 0
     assert found["with_ms"] > 0
     assert found["ratio"] > 0
+    assert found["own_ms"] > 0
+    assert found["own_share"] == pytest.approx(found["own_ms"] / found["without_ms"])
+
+
+@pytest.mark.parametrize("slow", [(PrunedLayer, "factor"), (Pruner, "_before_step"), (Pruner, "_after_step")])
+def test_the_clock_runs_while_the_pruner_works(slow: tuple[type, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, name = slow
+    work = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given: (time.sleep(0.01), work(*given))[1])
+    clock, model = runpy.run_path(str(SCRIPT))["Clock"](), nn.Sequential(nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clock.around(Pruner(model, "ck", Era(0, 3.99, 0.7)), optimizer, 4)
+    model(torch.randn(1, 16, 8, 8)).sum().backward()
+    optimizer.step()
+    assert clock.total >= 0.01
