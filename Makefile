@@ -5,6 +5,7 @@ STAMP := .venv/.installed
 DATA ?= digits
 DEMO := runs/demo
 EPOCHS ?= 24
+ROUNDS ?= 15
 
 .PHONY: demo test slow lint clean
 
@@ -19,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/campfire train '$(DATA)' --structure dense --epochs $(EPOCHS) --output $(DEMO)/dense --overwrite
 	$(BIN)/campfire train '$(DATA)' --structure ck --sparsity 0.7 --epochs $(EPOCHS) --output $(DEMO)/ck --overwrite
 	$(BIN)/campfire report $(DEMO)/dense $(DEMO)/ck --output $(DEMO)/report
-	$(BIN)/campfire bench model --model $(DEMO)/ck --batches 64,1 --rounds 15
+	$(BIN)/campfire bench model --model $(DEMO)/ck --batches 64,1 --rounds $(ROUNDS)
 
 test: $(STAMP)
 	$(BIN)/python -m ruff check src tests bench examples

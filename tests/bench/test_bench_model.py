@@ -64,17 +64,15 @@ def test_figures_belong_together() -> None:
     assert peaks["idle"] + 4 * 3 * 11.7 < peaks["dense"]  # weights, gradients and momentum of 11.7 million parameters
 
 
+def test_an_unknown_structure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "model", "--model", "resnet18", "--structure", "tile"]) == 2
+    assert "tiles" in capsys.readouterr().err
+
+
 def test_a_process_that_fails_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "false")
     with pytest.raises(CampfireError, match="resnet18"):
         peak_memory("resnet18", "tiles", 0.7, 1, 32)
-
-
-def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["bench", "model", "--model", "resnet18", "--size", "32", "--rounds", "1", "--batches", "2"]
-    assert main([*small, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["structure"] == "tiles"
-    assert main([*small, "--structure", "tile"]) == 2
 
 
 def test_the_network_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,8 +83,11 @@ def test_the_network_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (found["structure"], found["sparsity"], found["peak_memory_mb"]) == ("ck", 0.5, None)
     assert found["memory_ratio"] == pytest.approx(1 - found["sparsity_true"])
     assert found["inference_2"]["fusion_error"]["max_abs"] < 1e-4
-    assert main(["bench", "model", "--model", str(run), "--batches", "2", "--rounds", "1"]) == 0
+    command = ["bench", "model", "--model", str(run), "--batches", "2", "--rounds", "1"]
+    assert main(command) == 0
     assert "weights of the pruned layers" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["structure"] == "ck"
     assert main(["train", *flags, "--structure", "dense", "--overwrite"]) == 0
     with pytest.raises(UsageError, match="dense run"):
         bench_model(str(run), batches=[2], rounds=1)

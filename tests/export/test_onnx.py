@@ -11,6 +11,8 @@ from campfire.errors import CampfireError
 from campfire.export import Subject, base, export
 from campfire.export import onnx as ours
 
+pytestmark = pytest.mark.xdist_group("onnx")  # one process exports for all
+
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")

@@ -14,6 +14,8 @@ from campfire import Era, OneShot, Steps
 from campfire.methods import REGISTRY
 from campfire.testing.methods import STEPS, Trial
 
+pytestmark = pytest.mark.xdist_group("ranks of methods")  # one process trains for all
+
 WORLD = 2
 STRUCTURES = ("fine", "ck", "hrbp:rows=4,channels=2")
 ERA, RISING = Era(0, 4, 0.5, initial=0.5, by="step"), Era(1, 3, 0.5, by="step")

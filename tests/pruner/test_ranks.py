@@ -15,6 +15,8 @@ from torch.optim import SGD
 from campfire import Era, OneShot, Pruner, inter_epoch
 from campfire.errors import CampfireError
 
+pytestmark = pytest.mark.xdist_group("ranks")  # one process trains for all
+
 WORLD = 2
 
 

@@ -21,6 +21,8 @@ from campfire.training import Preempted, checkpoint
 from campfire.training.loop import Training
 from campfire.training.ranks import Ranks
 
+pytestmark = pytest.mark.xdist_group("distributed")  # one process trains for all
+
 # 84 training images, 5 batches of 2 x 8, 3 steps an epoch, the last one of a single batch; 21 test images: 11 and 10.
 BASE: dict[str, Any] = {
     "data": "synthetic:classes=3,images=84,size=8", "model": "training_runs:plain_net", "model_kwargs": {},
