@@ -10,7 +10,7 @@ from run_records import write_run
 
 from campfire.report import paper, write_report
 from campfire.report.compare import load
-from campfire.report.formats import NONE
+from campfire.report.formats import NONE, fixed
 from campfire.report.section import Section, Table
 from campfire.report.sections import sections
 from campfire.report.settings import Spread, best_epoch, series_of
@@ -94,6 +94,32 @@ def test_gaps_stand_beside_the_papers(seeds):
     assert cells(table)["paper: start 30"] == (f"{MINUS}1.57 / {MINUS}1.42", f"{MINUS}2.63 / {NONE}")
     assert table.quoted == set(range(1, len(table.rows)))
     assert "ImageNet" in section.lede
+
+
+def test_gaps_before_the_last_drop_stand_behind_those_after_it(seeds):
+    for path in seeds:
+        stepped(path, drops=(4, 9))
+    [table] = shown(*seeds)["deltas"].tables
+    assert table.caption.endswith("before the last drop of the learning rate")
+    own, twin = (json.loads((path / "metrics.jsonl").read_text().splitlines()[8]) for path in (seeds[-1], seeds[1]))
+    assert table.rows[0][2] == f"{MINUS}1.03 / {fixed(own['eval_top1'] - twin['eval_top1'], 2, '+')}"
+    assert load(seeds).rows[0].gap_at_drop is None  # of dense itself
+
+
+def test_a_cosine_has_no_last_drop(seeds):
+    for path in seeds:
+        stepped(path, drops=(4, 9), sched="cosine")
+    assert {row.gap_at_drop for row in load(seeds).rows} == {None}
+
+
+def stepped(path, drops: tuple[int, ...], sched: str = "step") -> None:
+    """Let the run have had a learning rate that falls after these epochs."""
+    config = json.loads((path / "config.yaml").read_text())
+    config["optim"]["sched"] = sched
+    (path / "config.yaml").write_text(json.dumps(config))
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    told = [{**r, "lr": 0.1 ** (1 + sum(r["epoch"] >= drop for drop in drops))} for r in records]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in told))
 
 
 def test_a_sparsity_that_the_paper_has_not_stands_beside_all_of_its_own(tmp_path):

@@ -31,6 +31,7 @@ class Row:
     top1: float | None
     top5: float | None
     gap: float | None  # top-1 minus that of the dense run
+    gap_at_drop: float | None  # the same with both before the last drop of a learning rate that steps
     against: str | None  # the dense run
     sparsity_requested: float | None
     sparsity_pruned: float | None  # over the pruned layers
@@ -132,6 +133,7 @@ def row_of(run: Run, twin: Run | None = None) -> Row:
         top1=top1,
         top5=_or(asked.top5, last and last.eval_top5),
         gap=None if top1 is None or against is None else top1 - against,
+        gap_at_drop=_gap_at_drop(run, twin) if twin else None,
         against=twin.name if twin else None,
         sparsity_requested=0.0 if run.dense else _or(asked.sparsity_requested, last and last.sparsity_requested),
         sparsity_pruned=_or(asked.sparsity_true, _zeros(run.pruned), last and last.sparsity_true),
@@ -146,6 +148,16 @@ def row_of(run: Run, twin: Run | None = None) -> Row:
         seconds=_or(asked.seconds, sum(seconds) if seconds else None),
         images_per_second=median(speeds) if speeds else None,
     )
+
+
+def _gap_at_drop(run: Run, twin: Run) -> float | None:
+    """Points of top-1 after the last epoch before the learning rate last fell."""
+    pairs = zip(run.epochs, run.epochs[1:], strict=False)
+    before = [e for e, then in pairs if e.lr is not None and then.lr is not None and then.lr < e.lr]
+    if run.config.get("optim.sched") != "step" or not before or before[-1].eval_top1 is None:
+        return None
+    held = next((e.eval_top1 for e in twin.epochs if e.epoch == before[-1].epoch), None)
+    return None if held is None else before[-1].eval_top1 - held
 
 
 def _key(run: Run) -> tuple[str | None, str | None, list[tuple[str, str]]]:

@@ -15,6 +15,7 @@ SEEDS = (
     "Settings are runs that differ in their seed alone: mean \N{PLUS-MINUS SIGN} standard deviation over them. True zeros are "
     "over all convolutions, vs dense is in points, the best epoch that of the best top-1 with the final sparsity."
 )
+DROP = "; behind a stroke the same before the last drop of the learning rate"
 LINES = "Dotted are the paper's of ImageNet after epoch 100, a line for each start of the era"
 
 
@@ -72,7 +73,7 @@ def _deltas(pruned: Sequence[Series], draw: bool) -> Iterable[Section]:
     quoted = [row for row in quoted if any(level in row.top1 for level in levels)]
     rows, marked = [], set()
     for name in structures:
-        rows += [_own(one, gaps, levels) for one, gaps in own if structure(one) == name]
+        rows += [_own(one, levels) for one, _ in own if structure(one) == name]
         theirs = [_theirs(row, levels) for row in quoted if row.structure == name]
         marked |= set(range(len(rows), len(rows) + len(theirs)))
         rows += theirs
@@ -80,6 +81,8 @@ def _deltas(pruned: Sequence[Series], draw: bool) -> Iterable[Section]:
     caption = (
         "Points of top-1 to dense, by the sparsity asked for; mean \N{PLUS-MINUS SIGN} standard deviation over seeds"
     )
+    if any(setting.gap_at_drop for one, _ in own for setting in one.settings):
+        caption += DROP
     title = "Gap to dense, beside the paper's" if quoted else "Gap to dense"
     yield Section("deltas", title, NOTE if quoted else "", drawn, (Table(caption, head, rows, frozenset(marked)),))
 
@@ -100,8 +103,16 @@ def _level(setting: Setting) -> float:
     return float(f"{100 * (setting.requested or 0):.4g}")
 
 
-def _own(series: Series, gaps: dict[float, Spread], levels: Sequence[float]) -> tuple[str, ...]:
-    return (series.name, *(gaps[level].told(2, "+") if level in gaps else NONE for level in levels))
+def _own(series: Series, levels: Sequence[float]) -> tuple[str, ...]:
+    known = {_level(setting): setting for setting in series.settings}
+    return (series.name, *(_gap(known.get(level)) for level in levels))
+
+
+def _gap(setting: Setting | None) -> str:
+    """In the form of the paper's: after the last epoch / before the last drop, where there is one."""
+    if setting is None or setting.gap is None:
+        return NONE
+    return " / ".join(gap.told(2, "+") for gap in (setting.gap, setting.gap_at_drop) if gap)
 
 
 def _theirs(row: Quoted, levels: Sequence[float]) -> tuple[str, ...]:

@@ -77,6 +77,11 @@ class Setting:
         return Spread.of(r.gap for r in self.rows)
 
     @property
+    def gap_at_drop(self) -> Spread | None:
+        """The same, before the last drop of the learning rate."""
+        return Spread.of(r.gap_at_drop for r in self.rows)
+
+    @property
     def converged(self) -> Spread | None:
         """The epoch, counted from 1, of the best top-1 with the final sparsity."""
         return Spread.of(map(best_epoch, self.runs))
