@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from campfire.errors import UnknownName, UsageError
+from campfire.native import masks
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def magnitude(weight: Tensor, grad: Tensor | None = None) -> Tensor:
     """|w|: what Campfire, Han et al. and Mao et al. prune by."""
-    return weight.abs()
+    found = masks.magnitudes(weight)
+    return weight.abs() if found is None else found
 
 
 def taylor(weight: Tensor, grad: Tensor | None = None) -> Tensor:

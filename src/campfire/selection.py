@@ -135,6 +135,16 @@ def _keep_best(score: Tensor, count: int, alive: Tensor | None) -> tuple[Tensor,
     return torch.where(living <= count, alive, best), refused.to(torch.int32)[None]
 
 
+def row_bests(score: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+    """Of every row of [n, t] the best living score, 0 where none lives, and how many live, int64: [n] each.
+
+    >>> row_bests(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.tensor([[True, False], [False, False]]))
+    (tensor([1., 0.]), tensor([1, 0]))
+    """
+    found = masks.row_bests(score, alive)
+    return (score.masked_fill(~alive, 0).amax(1), alive.sum(1)) if found is None else found
+
+
 def ranks(score: Tensor) -> Tensor:
     """The rank of every entry in its row of [n, t], 0 for the best, as uint8 [t, n] (transposed: t is small).
 

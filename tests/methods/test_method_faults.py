@@ -107,7 +107,7 @@ class UnmasksGradients(RigL):
     def wants_gradients(self, pruner, epoch):
         for layer in pruner.layers.values():
             if layer.mask is not None:
-                layer.cached_factor = torch.ones_like(layer.weight)
+                layer.weight.register_hook(torch.ones_like)
         return False
 
     __eq__ = Honest.__eq__

@@ -1,9 +1,10 @@
 """Every test here has a cache of its own, and a process that has loaded and warned of nothing."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_sources import small_build, written
+from native_sources import FLAVOURS, small_build, written
 
 from campfire.native import building, listing, loading
 from campfire.native.building import Build
@@ -17,6 +18,15 @@ def needs_a_compiler() -> None:
         compiler()
     except BuildFailed as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=FLAVOURS, scope="module")
+def flavour(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every flavour that this CPU runs, in turn, and no torch in its place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAMPFIRE_ISA", request.param)
+        patch.setenv("CAMPFIRE_NATIVE", "require")
+        yield request.param
 
 
 @pytest.fixture

@@ -1,45 +1,18 @@
 """Native masks equal those of torch bit for bit, in every flavour and with any number of threads."""
 
 import math
-from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
-from native_cases import UGLY, rows, scores
-from native_sources import FLAVOURS
+from native_cases import UGLY, bits, by_torch, outcome, rows, same, scores, threaded
 from torch import Tensor
 
 from campfire.errors import CampfireError
 from campfire.native import masks
 from campfire.selection import keep_best, keep_best_rows, ranks
 
-
-@pytest.fixture(params=FLAVOURS, scope="module", autouse=True)
-def flavour(request: pytest.FixtureRequest) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAMPFIRE_ISA", request.param)
-        patch.setenv("CAMPFIRE_NATIVE", "require")
-        yield request.param
-
-
-def by_torch(work: Callable[..., Tensor], *arguments: object) -> Tensor | str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CAMPFIRE_NATIVE", "0")
-        return outcome(work, *arguments)
-
-
-def outcome(work: Callable[..., Tensor], *arguments: object) -> Tensor | str:
-    try:
-        return work(*arguments)
-    except CampfireError as error:
-        return str(error)
-
-
-def same(a: Tensor | str, b: Tensor | str) -> bool:
-    if isinstance(a, str) or isinstance(b, str):
-        return a == b
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+pytestmark = pytest.mark.usefixtures("flavour")
 
 
 @settings(max_examples=200)
@@ -95,15 +68,6 @@ def test_rows_with_any_number_of_threads(t: int) -> None:
         assert same(threaded(threads, ranks, score), wanted[1])
 
 
-def threaded(threads: int, work: Callable[..., Tensor], *arguments: object) -> Tensor | str:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        return outcome(work, *arguments)
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_other_tensors_are_left_to_torch() -> None:
     x = torch.rand(8, 9)
     assert masks.keep_best(x[0], 3, None) is not None
@@ -129,17 +93,6 @@ def test_strided_scores_are_served() -> None:
     assert same(keep_best_rows(score, 3, alive), by_torch(keep_best_rows, score, 3, alive))
     column = torch.rand(50, 3)[:, 1]
     assert same(keep_best(column, 7, column > 0.2), by_torch(keep_best, column, 7, column > 0.2))
-
-
-BITS = [0, -(2**31), 1, 0x7F800000, 0x7F800001, 0x7FC00001, -1, 0x3F800000, 0x00800000, -0x800000]
-
-
-def bits(n: int, seed: int) -> Tensor:
-    """Any float there is, signalling NaN and denormals included."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randint(-(2**31), 2**31, (n,), dtype=torch.int64, generator=generator).to(torch.int32)
-    x[: len(BITS)] = torch.tensor(BITS, dtype=torch.int64).to(torch.int32)[:n]
-    return x.view(torch.float32)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

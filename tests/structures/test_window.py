@@ -12,7 +12,7 @@ def test_thin_takes_the_best_next_weights_and_kills_no_kernel() -> None:
     score = torch.rand(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
     alive = torch.ones(score.shape, dtype=torch.bool)
     alive[2, 3] = False  # a kernel that an earlier era removed
-    keep = thin(score, 29 * 4 + 7, alive)
+    keep = thin(score, 29 * 4 + 7, alive, alive.sum((2, 3)).flatten())
     held = keep.sum((2, 3))
     assert held[2, 3] == 0
     assert int((held == 5).sum()) == 7

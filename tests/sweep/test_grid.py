@@ -1,6 +1,7 @@
 """Which trials a grid asks for, and which grids are refused."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,21 @@ def test_the_demonstration() -> None:
         ("sparse-combined-seed0", 4),
     ]
     assert len(found) == 8
+
+
+def test_the_papers_tables_on_a_small_network() -> None:
+    found = describe(read_grid(ROOT / "recipes" / "cifar10-grid.yaml"))
+    starts = Counter((t["group"], t["parent"], t["epoch"]) for t in found if t["seed"] == 0)
+    assert starts == {
+        ("dense", None, None): 1,
+        ("structures", "dense-seed0", 9): 3,
+        ("sparsities", "dense-seed0", 9): 9,
+        ("eras", "dense-seed0", 6): 3,
+        ("eras", "dense-seed0", 9): 3,
+        ("eras", "dense-seed0", 12): 3,
+        ("scratch", None, None): 3,
+    }
+    assert len(found) == 33
 
 
 def test_the_grid_of_the_documentation(tmp_path: Path) -> None:

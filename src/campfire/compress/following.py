@@ -29,7 +29,7 @@ def follow(layer: PrunedLayer, module: SparseLayer | nn.Conv2d | nn.Linear) -> N
     kind = CompressedTarget if isinstance(module, SparseLayer) else Target
     fields = {f.name: getattr(layer.target, f.name) for f in dataclasses.fields(Target)}
     layer.target = kind(**{**fields, "module": cast(Any, module)})
-    layer.cached_factor = None  # as large as the weight
+    layer.forget()
 
 
 def keep_masked(pruner: Pruner, optimizers: Iterable[Optimizer]) -> None:

@@ -27,10 +27,53 @@ def keep_best(score: "Tensor", count: int, alive: "Tensor | None") -> "Tensor | 
 
     score, living = score.contiguous(), _contiguous(alive)
     keep = torch.empty(score.shape, dtype=torch.bool)
-    refused = found.keep_best(
-        score.data_ptr(), _at(living), score.numel(), count, keep.data_ptr(), torch.get_num_threads()
-    )
+    threads = torch.get_num_threads()
+    refused = found.keep_best(score.data_ptr(), _at(living), score.numel(), count, 0, keep.data_ptr(), threads)
     return None if refused else keep
+
+
+def keep_largest(weight: "Tensor", alive: "Tensor | None", count: int, grain: int) -> "Tensor | None":
+    """A mask of the ``count`` largest living weights of [K, C, R, S], by magnitude; of its kernels, by their largest weight, if
+    ``grain`` is R S. The weight is read where it lies."""
+    if not servable(weight) or _tracked(weight) or (found := _serving(weight)) is None:
+        return None
+    import torch
+
+    (k, c, r, s), threads = weight.shape, torch.get_num_threads()
+    if grain == 1 and (turned := magnitudes(weight)) is not None:
+        weight = turned
+    values, living, keep = weight, _contiguous(alive), torch.empty(weight.shape, dtype=torch.bool)
+    if grain > 1:
+        values = torch.empty(k * c)
+        last = not weight.is_contiguous()
+        found.kernel_bests(weight.data_ptr(), k, c, r * s, last, values.data_ptr(), threads)
+        living = None if living is None else living.view(k * c, grain)[:, 0].contiguous()
+    chosen = keep if grain == 1 else torch.empty(k * c, dtype=torch.bool)
+    n, count = values.numel(), count // grain
+    if found.keep_best(values.data_ptr(), _at(living), n, count, 1, chosen.data_ptr(), threads):
+        return None
+    if grain > 1:
+        found.spread(chosen.data_ptr(), k * c, grain, keep.data_ptr(), threads)
+    return keep
+
+
+def servable(weight: "Tensor") -> bool:
+    """Whether a weight [K, C, R, S] can be read where it lies."""
+    import torch
+
+    return weight.dim() == 4 and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+
+
+def channels_last(keep: "Tensor") -> "Tensor":
+    """A contiguous mask [K, C, R, S] in that memory format; by torch where native code cannot."""
+    import torch
+
+    if keep.device.type != "cpu" or torch.compiler.is_compiling() or (found := _library()) is None:
+        return keep.contiguous(memory_format=torch.channels_last)
+    out = torch.empty(keep.shape, dtype=torch.bool, memory_format=torch.channels_last)
+    k, c, r, s = keep.shape
+    found.turn(keep.contiguous().data_ptr(), k, c, r * s, out.data_ptr(), torch.get_num_threads())
+    return out
 
 
 def keep_best_rows(score: "Tensor", count: int, alive: "Tensor | None") -> "Tensor | None":
@@ -56,6 +99,71 @@ def ranks(score: "Tensor") -> "Tensor | None":
     rank = torch.empty(score.shape, dtype=torch.uint8)
     found.ranks(score.data_ptr(), *score.shape, rank.data_ptr(), torch.get_num_threads())
     return rank.t()
+
+
+def magnitudes(weight: "Tensor") -> "Tensor | None":
+    """|w| of a weight [K, C, R, S] that lies as [K, R, S, C], in row-major order: one pass in place of two."""
+    import torch
+
+    last = weight.dim() == 4 and not weight.is_contiguous()
+    if not last or not weight.is_contiguous(memory_format=torch.channels_last) or _tracked(weight):
+        return None
+    if (found := _serving(weight)) is None:
+        return None
+    k, c, r, s = weight.shape
+    out = torch.empty(weight.shape)
+    found.magnitudes(weight.data_ptr(), k, c, r * s, out.data_ptr(), torch.get_num_threads())
+    return out
+
+
+def row_bests(score: "Tensor", alive: "Tensor") -> "tuple[Tensor, Tensor] | None":
+    """Of every row of [n, t] the best living score, 0 where none lives, and how many live, int64."""
+    if (found := _serving(score)) is None:
+        return None
+    import torch
+
+    score, alive, n = score.contiguous(), alive.contiguous(), len(score)
+    best, held = torch.empty(n), torch.empty(n, dtype=torch.int64)
+    found.row_bests(
+        score.data_ptr(), alive.data_ptr(), *score.shape, best.data_ptr(), held.data_ptr(), torch.get_num_threads()
+    )
+    return best, held
+
+
+def thin_rows(score: "Tensor", alive: "Tensor", stays: "Tensor", level: int) -> "tuple[Tensor, Tensor, Tensor] | None":
+    """The ``level`` best living entries of the rows of [n, t] that stay, as bool [n, t]; and of every row the score of the one
+    that ranks next, float32 [n], and its place, uint8 [n]. Level < t."""
+    if score.shape[1] > LONGEST or (found := _serving(score)) is None:
+        return None
+    import torch
+
+    score, alive, stays, n = score.contiguous(), alive.contiguous(), stays.contiguous(), len(score)
+    keep, following = torch.empty(score.shape, dtype=torch.bool), torch.empty(n)
+    place = torch.empty(n, dtype=torch.uint8)
+    given, made = (x.data_ptr() for x in (score, alive, stays)), (x.data_ptr() for x in (keep, following, place))
+    found.thin_rows(*given, *score.shape, level, *made, torch.get_num_threads())
+    return keep, following, place
+
+
+def add_places(keep: "Tensor", place: "Tensor", more: "Tensor") -> bool:
+    """Let live one entry, that at ``place``, uint8 [n], in every row of a bool [n, t] with ``more``; whether that was done."""
+    if place.device.type != "cpu" or place.dtype.itemsize > 1 or (found := _library()) is None:
+        return False
+    found.add_places(place.data_ptr(), more.data_ptr(), *keep.shape, keep.data_ptr())
+    return True
+
+
+def product(x: "Tensor", mask: "Tensor") -> "Tensor | None":
+    """``x`` times a bool mask of its shape; None also where they do not lie in one order."""
+    import torch
+
+    orders = (torch.contiguous_format, torch.channels_last) if x.dim() == 4 else (torch.contiguous_format,)
+    alike = any(x.is_contiguous(memory_format=o) and mask.is_contiguous(memory_format=o) for o in orders)
+    if not alike or x.shape != mask.shape or _tracked(x) or (found := _serving(x)) is None:
+        return None
+    out = torch.empty_like(x)
+    found.product(x.data_ptr(), mask.data_ptr(), x.numel(), out.data_ptr(), torch.get_num_threads())
+    return out
 
 
 def multiplication(work: Sequence[tuple["Tensor", Sequence["Tensor"]]]) -> Callable[[], None] | None:
@@ -87,6 +195,13 @@ def _multiply(found: ctypes.CDLL, arguments: tuple, read: list["Tensor"], writte
     torch.autograd.graph.increment_version(written)
 
 
+def _tracked(x: "Tensor") -> bool:
+    """Whether autograd wants to know what is done with it."""
+    import torch
+
+    return x.requires_grad and torch.is_grad_enabled()
+
+
 def _serving(score: "Tensor") -> ctypes.CDLL | None:
     """The library, if it can serve a tensor like this."""
     import torch
@@ -104,9 +219,17 @@ def _library() -> ctypes.CDLL | None:
 @functools.cache
 def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, long, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-    found.keep_best.argtypes = (pointer, pointer, long, long, pointer, number)
+    found.keep_best.argtypes = (pointer, pointer, long, long, number, pointer, number)
+    found.kernel_bests.argtypes = (pointer, long, long, long, number, pointer, number)
+    found.spread.argtypes = (pointer, long, long, pointer, number)
+    found.turn.argtypes = (pointer, long, long, long, pointer, number)
+    found.add_places.argtypes = (pointer, pointer, long, number, pointer)
     found.keep_best_rows.argtypes = (pointer, pointer, long, number, number, pointer, number)
     found.ranks.argtypes = (pointer, long, number, pointer, number)
+    found.magnitudes.argtypes = (pointer, long, long, long, pointer, number)
+    found.row_bests.argtypes = (pointer, pointer, long, number, pointer, pointer, number)
+    found.thin_rows.argtypes = (pointer, pointer, pointer, long, number, number, pointer, pointer, pointer, number)
+    found.product.argtypes = (pointer, pointer, long, pointer, number)
     found.multiply.argtypes = (long, pointer, pointer, pointer, pointer, number)
     return found
 

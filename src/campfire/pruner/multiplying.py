@@ -49,7 +49,7 @@ def _run(device: torch.device, items: list[Item]) -> Callable[[], None] | None:
     """One function for all of them; None where there is no such code."""
     if gpu.serves(device):  # reads masks in their own order, whatever that of the weight
         return gpu.multiplication([(layer.keep.contiguous(), tensors) for layer, tensors in items])
-    return native.multiplication([(_in_order_of(layer.weight, layer.keep), tensors) for layer, tensors in items])
+    return native.multiplication([(layer.ordered(), tensors) for layer, tensors in items])
 
 
 def _kind(x: Tensor, like: Tensor) -> Kind | None:
@@ -65,7 +65,3 @@ def _order(x: Tensor) -> torch.memory_format | None:
     if x.is_contiguous():
         return torch.contiguous_format
     return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
-
-
-def _in_order_of(weight: Tensor, keep: Tensor) -> Tensor:
-    return keep.view(weight.shape).contiguous(memory_format=_order(weight) or torch.contiguous_format)

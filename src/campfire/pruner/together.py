@@ -1,4 +1,4 @@
-"""What is done for many layers together: on a GPU a launch costs as much as a layer."""
+"""Masks without scores, of weights where they lie; on a GPU for many layers together: a launch costs as much as a layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from campfire.mask import view4
+from campfire.native import masks as native
 from campfire.native.gpu import masks as gpu
 from campfire.pruner.layer import PrunedLayer
 from campfire.scores import magnitude
@@ -14,12 +15,17 @@ from campfire.structures import Structure
 
 
 def masks_together(layers: Iterable[tuple[PrunedLayer, Structure]]) -> Mapping[str, Tensor]:
-    """The bools, by layer, of all masks that are the best runs of weights by magnitude and lie on a GPU; others are left out."""
+    """The bools, by layer, of all masks that are the best runs of weights by magnitude; others are left out, and those that
+    neither a GPU nor native code makes."""
     by_device: dict[torch.device, dict[str, Part]] = {}
-    for layer, structure in layers:
-        if layer.score is magnitude and gpu.serves(layer.weight.device) and (part := _part(layer, structure)):
-            by_device.setdefault(layer.weight.device, {})[layer.target.name] = part
     found: dict[str, Tensor] = {}
+    for layer, structure in layers:
+        if layer.score is not magnitude or (part := _part(layer, structure)) is None:
+            continue
+        if gpu.serves(layer.weight.device):
+            by_device.setdefault(layer.weight.device, {})[layer.target.name] = part
+        elif (keep := native.keep_largest(*part)) is not None:
+            found[layer.target.name] = keep
     for parts in by_device.values():
         if (keeps := keep_best_runs(list(parts.values()))) is not None:
             found |= dict(zip(parts, keeps, strict=True))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from campfire.errors import DoesNotFit
 from campfire.mask import Mask
-from campfire.selection import guarded_floor, keep_best, keep_best_rows
+from campfire.selection import guarded_floor, keep_best, keep_best_rows, row_bests
 from campfire.spelling import spell
 
 Shape = tuple[int, ...]
@@ -168,6 +168,10 @@ class Grain(Structure):
 
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         unit, budgets, _ = self._sizes(tuple(score.shape))
+        if self.run(tuple(score.shape)) > 1:
+            best, held = row_bests(score.reshape(-1, unit), alive.reshape(-1, unit))
+            keep = keep_best(best, count // unit, held > 0)
+            return keep.view(*score.shape[:2], 1, 1).expand(alive.shape).contiguous()
         score, living = self._units(score), self._units(alive)
         if budgets == 1:
             keep = keep_best(score.flatten(), count // unit, living.flatten()).view_as(score)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from campfire.errors import UsageError
 from campfire.mask import Mask
-from campfire.selection import guarded_floor, keep_best
+from campfire.selection import guarded_floor, keep_best, row_bests
 from campfire.structures.base import Plan, Shape, Structure
 from campfire.structures.granularity import CK
-from campfire.structures.window import Window, is_windowed, level_reasons, thin
+from campfire.structures.window import Window, is_windowed, level_reasons, rows_of, thin
 
 _CK, _WINDOW = CK(), Window()
 
@@ -90,7 +90,7 @@ class Combined(Structure):
         else:
             target = 1 - count / (kernels * taps)
             dead = guarded_floor(self.kernel_share(taps, target, float(plan["goal"])) * kernels)
-        return thin(score, count, _drop_kernels(score, alive, dead, count))
+        return thin(score, count, alive, _drop_kernels(score, alive, dead, count))
 
     def why_invalid(self, mask: Mask) -> list[str]:
         if not is_windowed(tuple(mask.keep.shape)):
@@ -99,13 +99,14 @@ class Combined(Structure):
 
 
 def _drop_kernels(score: Tensor, alive: Tensor, dead: int, count: int) -> Tensor:
-    """What lives after kernels die, worst maximum first, until ``dead`` are gone; never so many that fewer than
-    ``count`` weights would live (which rounding can ask for, by a kernel or two, when the era takes uneven steps)."""
-    held = alive.sum((2, 3)).flatten()
-    living, best = held > 0, (score * alive.to(score.dtype)).amax((2, 3)).flatten()
+    """How many weights live in each kernel, int64 [K C], after kernels die, worst maximum first, until ``dead`` are gone; never
+    so many that fewer than ``count`` weights would live (which rounding can ask for, by a kernel or two, when the era takes
+    uneven steps)."""
+    best, held = row_bests(rows_of(score), rows_of(alive))
+    living = held > 0
     survivors = min(held.numel() - dead, int(living.count_nonzero()))
     while True:
-        keep = keep_best(best, survivors, living)
-        if int((held * keep).sum()) >= count:
-            return alive & keep.view(*score.shape[:2], 1, 1)
-        survivors += 1
+        left = held * keep_best(best, survivors, living)
+        if (missing := count - int(left.sum())) <= 0:
+            return left
+        survivors += -(-missing // score[0, 0].numel())  # as many as it takes at least

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from campfire.errors import UnknownName, UsageError
 from campfire.mask import Mask
-from campfire.selection import guarded_floor, keep_best, keep_best_rows, ranks
+from campfire.native import masks
+from campfire.selection import guarded_floor, keep_best, keep_best_rows, ranks, row_bests
 from campfire.structures.base import Plan, Shape, Structure
 from campfire.structures.granularity import CK
 
@@ -21,24 +22,40 @@ def is_windowed(shape: Shape) -> bool:
     return 1 < shape[2] * shape[3] <= 25
 
 
-def thin(score: Tensor, count: int, alive: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
+    """[K, C, R, S] -> [K C, R S]."""
+    return x.flatten(2).flatten(0, 1)
+
+
+def thin(score: Tensor, count: int, alive: Tensor, held: Tensor) -> Tensor:
     """Keep ``count`` living weights so that living kernels hold one of two neighbouring numbers of weights.
 
     Every kernel is cut down to the same level; the kernels that may hold one weight more are those whose next weight
-    scores best. [K, C, R, S] each; no kernel dies.
+    scores best.
+
+    Args:
+        score: [K, C, R, S], and so ``alive``.
+        held: how many weights of each kernel live, int64 [K C]; 0 for a kernel that is to die.
     """
-    kernels, living = score.flatten(2).flatten(0, 1), alive.flatten(2).flatten(0, 1)
-    held = living.sum(1, dtype=torch.int64)
-    steps = torch.bincount(held, minlength=kernels.shape[1] + 1).flip(0).cumsum(0).flip(0)[1:]  # kernels with >= i
+    steps = torch.bincount(held, minlength=score[0, 0].numel() + 1).flip(0).cumsum(0).flip(0)[1:]  # kernels with >= i
     totals = [0, *steps.cumsum(0).tolist()]
     level = max(i for i, total in enumerate(totals) if total <= count)
-    if level == kernels.shape[1]:
-        return alive.clone()
-    rank = ranks(kernels.masked_fill(~living, -1.0)).t()
-    extra, may_hold = count - totals[level], held > level
-    next_score = kernels.masked_fill(rank != level, 0.0).amax(1)
-    more = keep_best(next_score, extra, may_hold)
-    return ((rank < (level + more)[:, None]) & living).reshape(score.shape)
+    if level == len(totals) - 1:
+        return alive & (held > 0).view(*alive.shape[:2], 1, 1)
+    keep, following, place = _levelled(rows_of(score), rows_of(alive), held > 0, level)
+    more = keep_best(following, count - totals[level], held > level)
+    if not masks.add_places(keep, place, more):
+        keep.scatter_(1, place.long()[:, None], more[:, None])
+    return keep.view(score.shape)
+
+
+def _levelled(score: Tensor, alive: Tensor, stays: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``level`` best of each row of [n, t] that stays; and of every row the score that comes next, and its place."""
+    if (found := masks.thin_rows(score, alive, stays, level)) is not None:
+        return found
+    rank = ranks(score.masked_fill(~alive, -1.0)).t()
+    following = score.masked_fill(rank != level, 0.0).amax(1)
+    return (rank < level) & alive & stays[:, None], following, (rank == level).to(torch.uint8).argmax(1)
 
 
 def level_reasons(keep: Tensor, allowed: int, dead_kernels: bool) -> list[str]:
@@ -113,10 +130,9 @@ class Window(Structure):
         if not is_windowed(tuple(score.shape)):
             return _CK.project(score, count, plan, alive)
         if self.mode == "mixed":
-            return thin(score, count, alive)
+            return thin(score, count, alive, row_bests(rows_of(score), rows_of(alive))[1])
         per_kernel = count // (score.shape[0] * score.shape[1])
-        flat, living = score.flatten(2).flatten(0, 1), alive.flatten(2).flatten(0, 1)
-        return keep_best_rows(flat, per_kernel, living).reshape(score.shape)
+        return keep_best_rows(rows_of(score), per_kernel, rows_of(alive)).reshape(score.shape)
 
     def why_invalid(self, mask: Mask) -> list[str]:
         if not is_windowed(tuple(mask.keep.shape)):
