@@ -30,7 +30,7 @@ def test_a_step_with_and_without(
     assert found["own_share"] == pytest.approx(found["own_ms"] / found["without_ms"])
 
 
-@pytest.mark.parametrize("slow", [(PrunedLayer, "factor"), (Pruner, "_before_step"), (Pruner, "_after_step")])
+@pytest.mark.parametrize("slow", [(PrunedLayer, "_masked"), (Pruner, "_before_step"), (Pruner, "_after_step")])
 def test_the_clock_runs_while_the_pruner_works(slow: tuple[type, str], monkeypatch: pytest.MonkeyPatch) -> None:
     owner, name = slow
     work = getattr(owner, name)

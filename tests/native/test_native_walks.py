@@ -123,3 +123,16 @@ def test_a_product_of_what_lies_otherwise_is_left_to_torch() -> None:
     assert masks.product(x.double(), mask) is None
     assert masks.product(x[:, :2], mask[:, :2]) is None
     assert masks.product(x.requires_grad_(), mask) is None
+
+
+@given(st.integers(1, 70_000), st.integers(0, 99), st.floats(0, 1))
+def test_multiplication_of_what_was_multiplied_before(n: int, seed: int, share: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    was = torch.rand(n, generator=generator) < 0.7
+    keep = was & (torch.rand(n, generator=generator) < share)
+    x = torch.randn(n, generator=generator)
+    given, wanted = x * was, x * keep
+    multiply = masks.multiplication([(keep, [given])], [was])
+    assert multiply is not None
+    multiply()
+    assert torch.equal(given, wanted)

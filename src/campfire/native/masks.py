@@ -166,28 +166,33 @@ def product(x: "Tensor", mask: "Tensor") -> "Tensor | None":
     return out
 
 
-def multiplication(work: Sequence[tuple["Tensor", Sequence["Tensor"]]]) -> Callable[[], None] | None:
+def multiplication(
+    work: Sequence[tuple["Tensor", Sequence["Tensor"]]], was: "Sequence[Tensor | None] | None" = None
+) -> Callable[[], None] | None:
     """A function that multiplies tensors in place by masks, all in one pass; it reads each mask once.
 
     Args:
         work: bool masks and the float32 tensors that belong to them, all on the CPU, dense, and in the same memory order.
             The function reads and writes their memory as it is now; it holds them, so that it stays theirs.
+        was: the masks, in the same order, that the tensors were multiplied by before; nothing is done where they are the same.
     """
     if (found := _library()) is None:
         return None
     masks = [keep for keep, _ in work]
     tensors = [x.detach() for _, xs in work for x in xs]
+    before = [None] * len(masks) if was is None else list(was)
     arguments = (
         len(masks),
         (ctypes.c_int64 * len(masks))(*(x.numel() for x in masks)),
-        (ctypes.c_void_p * len(masks))(*(x.data_ptr() for x in masks)),
+        (ctypes.c_void_p * len(masks))(*map(_at, masks)),
+        (ctypes.c_void_p * len(masks))(*map(_at, before)),
         (ctypes.c_int64 * (len(masks) + 1))(0, *itertools.accumulate(len(xs) for _, xs in work)),
         (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors)),
     )
-    return functools.partial(_multiply, found, arguments, masks, tensors)
+    return functools.partial(_multiply, found, arguments, [*masks, *before], tensors)
 
 
-def _multiply(found: ctypes.CDLL, arguments: tuple, read: list["Tensor"], written: list["Tensor"]) -> None:
+def _multiply(found: ctypes.CDLL, arguments: tuple, read: list["Tensor | None"], written: list["Tensor"]) -> None:
     """``read`` and ``written`` own the memory that the arguments point to."""
     import torch
 
@@ -230,7 +235,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     found.row_bests.argtypes = (pointer, pointer, long, number, pointer, pointer, number)
     found.thin_rows.argtypes = (pointer, pointer, pointer, long, number, number, pointer, pointer, pointer, number)
     found.product.argtypes = (pointer, pointer, long, pointer, number)
-    found.multiply.argtypes = (long, pointer, pointer, pointer, pointer, number)
+    found.multiply.argtypes = (long, pointer, pointer, pointer, pointer, pointer, number)
     return found
 
 

@@ -1,6 +1,7 @@
 """Multiplication: layers' tensors by their masks, all at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +15,13 @@ Item = tuple[PrunedLayer, list[Tensor]]
 
 
 class Multiplication:
-    """Natively in one pass over everything, on a GPU in one launch for each dtype; by torch what is left over."""
+    """Natively in one pass over everything, on a GPU in one launch for each dtype; by torch what is left over.
 
-    def __init__(self, parts: Iterable[Item]):
+    Args:
+        was: the `ordered` masks of layers whose tensors were multiplied by those before: that may spare work.
+    """
+
+    def __init__(self, parts: Iterable[Item], was: Mapping[PrunedLayer, Tensor] = MappingProxyType({})):
         self._runs: list[Callable[[], None]] = []
         self._tensors: list[Tensor] = []
         self._factors: list[Tensor] = []
@@ -25,7 +30,7 @@ class Multiplication:
             for kind in {_kind(x, layer.weight) for x in tensors} if layer.mask is not None else ():
                 work.setdefault(kind, []).append((layer, [x for x in tensors if _kind(x, layer.weight) == kind]))
         for kind, items in work.items():
-            run = None if kind is None else _run(kind[0], items)
+            run = None if kind is None else _run(kind[0], items, was)
             if run is not None:
                 self._runs.append(run)
             else:
@@ -45,11 +50,12 @@ class Multiplication:
             torch._foreach_mul_(self._tensors, self._factors)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def _run(device: torch.device, items: list[Item]) -> Callable[[], None] | None:
+def _run(device: torch.device, items: list[Item], was: Mapping[PrunedLayer, Tensor]) -> Callable[[], None] | None:
     """One function for all of them; None where there is no such code."""
     if gpu.serves(device):  # reads masks in their own order, whatever that of the weight
         return gpu.multiplication([(layer.keep.contiguous(), tensors) for layer, tensors in items])
-    return native.multiplication([(layer.ordered(), tensors) for layer, tensors in items])
+    work = [(layer.ordered(), tensors) for layer, tensors in items]
+    return native.multiplication(work, [was.get(layer) for layer, _ in items])
 
 
 def _kind(x: Tensor, like: Tensor) -> Kind | None:

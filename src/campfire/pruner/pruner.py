@@ -102,6 +102,7 @@ class Pruner(Hosting):
         self._clock = Clock()
         self._binding: Binding | None = None
         self._verified = 0  # eras
+        self._tidy = False  # whether all that is dead is known to be zero
         self._warned: set[str] = set()
         self._later = Later()
 
@@ -168,7 +169,11 @@ class Pruner(Hosting):
             layer.dense_grad = None
 
     def _after_step(self) -> None:
-        self.method.after_step(self, self.epoch)
+        self._tidy = True  # the binding has just zeroed whatever is dead
+        try:
+            self.method.after_step(self, self.epoch)
+        finally:
+            self._tidy = False
         self._clock.steps += 1
         if self._done() > self._verified:
             self.verify()
@@ -222,6 +227,7 @@ class Pruner(Hosting):
         changed, ours = [], {name: self.layers[name] for name in stage.structures}
         for name, layer in ours.items():
             layer.requested = stage.target_of(name, target) if layers is None else layers[name]
+        was = {x: x.ordered() for x in ours.values() if self._tidy and x.mask is not None}
         with unhurried() as refused:
             keeps = masks_together((ours[n], s) for n, s in stage.structures.items()) if scores is None else {}
             for name, structure in stage.structures.items():
@@ -230,7 +236,7 @@ class Pruner(Hosting):
                 if ours[name].tighten(structure, stage.plans, goal, score, keeps.get(name)):
                     changed.append(ours[name])
         stage.applied, stage.updates = target, stage.updates + 1
-        zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True)
+        zero_dead_(changed, self._binding.optimizers if self._binding else (), grads=True, was=was)
         self._later.ask(refused, _refuse)
         quiet = [x for x in changed if x.target.name not in self._warned and not x.structure.drops_outputs]
         self._later.ask(lost_outputs(quiet), partial(self._warn_of_lost, quiet))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,17 @@ from campfire.pruner.multiplying import Multiplication
 
 
 @torch.no_grad()
-def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = (), grads: bool = False) -> None:
-    """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked."""
+def zero_dead_(
+    layers: Iterable[PrunedLayer],
+    optimizers: Iterable[Optimizer] = (),
+    grads: bool = False,
+    was: Mapping[PrunedLayer, Tensor] = MappingProxyType({}),
+) -> None:
+    """Zero the dead weights, their state in these optimizers (momentum would revive them), and their gradients if asked.
+
+    Args:
+        was: the `ordered` masks of layers in which all that was dead before is zero.
+    """
     optimizers, parts = list(optimizers), []
     for layer in layers:
         weight = layer.weight
@@ -23,7 +33,7 @@ def zero_dead_(layers: Iterable[PrunedLayer], optimizers: Iterable[Optimizer] = 
         if grads and weight.grad is not None:
             tensors.append(weight.grad)
         parts.append((layer, tensors))
-    Multiplication(parts)()
+    Multiplication(parts, was)()
 
 
 class Zeroing:

@@ -116,9 +116,9 @@ void product(const float* x, const uint8_t* mask, int64_t n, float* out, int thr
 }
 
 // Multiply tensors by masks of bytes, 0 or 1, in place and in one pass over everything: mask m [size[m]] belongs to the
-// tensors first[m] to first[m + 1] - 1.
-void multiply(int64_t masks, const int64_t* size, const uint8_t* const* keep, const int64_t* first,
-              float* const* tensor, int threads) {
+// tensors first[m] to first[m + 1] - 1. Where was[m] is given, they have been multiplied by that mask before.
+void multiply(int64_t masks, const int64_t* size, const uint8_t* const* keep, const uint8_t* const* was,
+              const int64_t* first, float* const* tensor, int threads) {
   std::vector<int64_t> strips(masks + 1);
   for (int64_t m = 0; m < masks; m++) strips[m + 1] = strips[m] + (size[m] + CHUNK - 1) / CHUNK;
 #pragma omp parallel for schedule(static) num_threads(threads) if (strips[masks] > 4)
@@ -128,7 +128,10 @@ void multiply(int64_t masks, const int64_t* size, const uint8_t* const* keep, co
     const uint8_t* mask = keep[m] + at;
     for (int64_t k = first[m]; k < first[m + 1]; k++) {
       float* x = tensor[k] + at;
-      times_in_place(x, mask, n);
+      if (was[m])
+        times_where_new(x, mask, was[m] + at, n);
+      else
+        times_in_place(x, mask, n);
     }
   }
 }

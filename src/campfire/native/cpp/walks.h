@@ -40,6 +40,15 @@ inline void times_in_place(float* x, const uint8_t* mask, int64_t n) {
   for (; i < n; i++) x[i] *= float(mask[i]);
 }
 
+// The same of what has been multiplied by another mask: only where the two differ is there anything to do, or to read.
+inline void times_where_new(float* x, const uint8_t* mask, const uint8_t* was, int64_t n) {
+  constexpr int64_t LINE = 64;
+  int64_t i = 0;
+  for (; i + LINE <= n; i += LINE)
+    if (memcmp(mask + i, was + i, LINE)) times_in_place(x + i, mask + i, LINE);
+  times_in_place(x + i, mask + i, n - i);
+}
+
 // |w| of one output, [T, C] -> [C, T].
 inline void turn_magnitudes(const float* w, int64_t C, int64_t T, float* out) {
   for (int64_t t = 0; t < T; t++)
