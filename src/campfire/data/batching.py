@@ -111,9 +111,7 @@ def _normalised(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     x = x.float()
     if x.is_contiguous():
         return x.mul_(scale).add_(offset)
-    rows, width = (
-        x.permute(0, 2, 3, 1).flatten(2),
-        x.shape[3],
-    )  # whole rows: three channels at a time take ten times as long
+    # along whole rows: three channels at a time take ten times as long
+    rows, width = x.permute(0, 2, 3, 1).flatten(2), x.shape[3]
     rows.mul_(scale.flatten().repeat(width)).add_(offset.flatten().repeat(width))
     return x
