@@ -7,6 +7,7 @@ from torch import Tensor
 
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import empty, to_format
+from campfire.kernels.library import convolution_backward
 from campfire.kernels.row_groups import RowGroup, row_groups
 from campfire.packed import LAYOUTS, Packed
 
@@ -87,7 +88,7 @@ class CompactPasses(Prepared):
             dx.zero_()
         for group, weight in zip(self.groups, self._weights(value), strict=True):
             like = empty((size[0], len(group.channels), *size[2:]), dy, "nhwc")  # its size is read, no more
-            part = self._backward(_take(dy, group.rows), like, weight, [True, False, False])[0]
+            part = convolution_backward(_take(dy, group.rows), like, weight, self.conv, [True, False, False])[0]
             dx = _add(dx, group.channels, part) if len(self.groups) > 1 else _put(dx, group.channels, part)
         return dx
 
@@ -97,7 +98,7 @@ class CompactPasses(Prepared):
         for group in self.groups:
             weight = dy.new_empty(len(group.rows), len(group.channels), *self.shape[2:])
             taken = _take(dy, group.rows), _take(x, group.channels)
-            parts.append(self._backward(*taken, weight, [False, True, False])[1].reshape(-1))
+            parts.append(convolution_backward(*taken, weight, self.conv, [False, True, False])[1].reshape(-1))
         return torch.cat(parts).index_select(0, self.places).view(self.value_shape)
 
     def _weights(self, value: Tensor) -> list[Tensor]:
@@ -107,11 +108,6 @@ class CompactPasses(Prepared):
             return []
         shapes = [(len(group.rows), len(group.channels), *self.shape[2:]) for group in self.groups]
         return [part.view(shape) for part, shape in zip(flat.split(self.sizes), shapes, strict=True)]
-
-    def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        c = self.conv
-        two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
-        return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], 1, wanted)
 
 
 def _groups(packed: Packed) -> list[RowGroup]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from campfire.kernels.base import Conv, Kernel, Prepared
 from campfire.kernels.formats import to_format
+from campfire.kernels.library import convolution_backward
 from campfire.kernels.places import Places
 from campfire.packed import LAYOUTS, Packed
 
@@ -73,18 +74,13 @@ class Dense(Prepared):
     def d_input(self, dy: Tensor, value: Tensor, size: tuple[int, ...]) -> Tensor:
         dy = _plain(dy)
         x = torch.empty(size, dtype=dy.dtype, device=dy.device, memory_format=_format(dy))  # its size is read, no more
-        return self._backward(dy, x, self._again(value), [True, False, False])[0]
+        return convolution_backward(dy, x, self._again(value), self.conv, [True, False, False])[0]
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
         dy, x = _plain(dy), _plain(x)
         weight = torch.empty(self.shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
-        gradient = self._backward(dy, x, weight, [False, True, False])[1]
+        gradient = convolution_backward(dy, x, weight, self.conv, [False, True, False])[1]
         return self.pick(gradient)
-
-    def _backward(self, dy: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-        c = self.conv
-        two = [[n, n] for n in (c.stride, c.padding, c.dilation)]
-        return torch.ops.aten.convolution_backward(dy, x, weight, None, *two, False, [0, 0], c.groups, wanted)
 
 
 def _key(value: Tensor) -> object:
