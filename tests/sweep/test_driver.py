@@ -41,13 +41,19 @@ def test_the_dead_go_on_from_their_checkpoints(tmp_path: Path) -> None:
     ]
 
 
-def test_deaths_without_progress_are_counted(tmp_path: Path) -> None:
-    (found,) = sweep(write(tmp_path, ONE, end={2: 1}), tmp_path / "s", retries=2)
+@pytest.mark.parametrize("code", [1, 75])
+def test_ends_without_progress_are_counted(code: int, tmp_path: Path) -> None:
+    (found,) = sweep(write(tmp_path, ONE, end={2: code}), tmp_path / "s", retries=2)
     assert (found.state, found.reason, attempts(found)) == (
         "failed",
-        "this is the end, with 1 (3 times without progress)",
+        f"this is the end, with {code} (3 times without progress)",
         3,
     )
+
+
+def test_a_trial_may_be_preempted_as_often_as_it_comes_further(tmp_path: Path) -> None:
+    (found,) = sweep(write(tmp_path, ONE, epochs=4, die={i: 75 for i in range(4)}), tmp_path / "s", retries=1)
+    assert (found.state, found.starts) == ("done", 5)
 
 
 @pytest.mark.parametrize(("code", "state"), [(2, "failed"), (3, "diverged"), (4, "failed")])

@@ -272,6 +272,16 @@ def test_revived_weights_fail_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_a_report_that_cannot_be_written_takes_no_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(run: Path) -> None:
+        raise UsageError(f"cannot write {run / 'report.md'}: No space left on device")
+
+    monkeypatch.setattr(loop.report, "write_run_report", full)
+    run = campfire.train(small(), output=tmp_path / "run").output
+    assert json.loads((run / "status.json").read_text())["state"] == "done"
+    assert "No space left on device; campfire report " in (run / "log.txt").read_text()
+
+
 def test_the_default_output_is_new_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     outputs = [campfire.train(small(epochs=1, structure="dense")).output for _ in range(2)]

@@ -35,8 +35,8 @@ class Work:
 class Driver:
     """Works on the sweep of ``index`` until every trial has ended, beside other drivers if there are any.
 
-    A trial that dies is started again, from its checkpoint; after ``retries`` deaths without a step of progress between
-    them it has failed. ``stopping`` is asked between looks, every ``poll`` seconds: once true, trials stop after a checkpoint.
+    A trial that dies, or that somebody else stops, is started again, from its checkpoint; after ``retries`` such ends
+    without a step of progress between them it has failed. ``stopping`` is asked between looks, every ``poll`` seconds: once true, trials stop after a checkpoint.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Driver:
             return found.state, found.reason, {}
         if work.given_up:
             return "pruned", work.given_up, {}
-        if found.state == "preempted" or work.stopped:
+        if work.stopped:
             return "pending", found.reason, {}
         row = work.row
         deaths = 1 if found.step > row.step else row.deaths + 1

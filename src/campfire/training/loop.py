@@ -14,7 +14,7 @@ from campfire import report
 from campfire.compress import decompress_
 from campfire.config import to_yaml
 from campfire.data.mixup import mix
-from campfire.errors import Diverged
+from campfire.errors import CampfireError, Diverged
 from campfire.training import checkpoint, divergence, environment, fallback
 from campfire.training.build import Parts
 from campfire.training.compressing import compress
@@ -61,8 +61,7 @@ class Training:
                 self._decompress()
                 summary = conclude(self.parts, self.at, self.folder)
                 self._status("done", 0)
-                if self.folder.writes:
-                    report.write_run_report(self.folder.path)
+                self._report()
             except BaseException as error:
                 self._fail(error)
         return Result(summary, self.parts.final, self.folder.path)
@@ -71,6 +70,14 @@ class Training:
         self.folder.write_text("config.yaml", to_yaml(self.config))
         self.folder.write_json("env.json", environment.describe(self.config, self.parts.device, self.ranks.world))
         self.folder.write_history(self.at.history)
+
+    def _report(self) -> None:
+        """A run whose numbers are all there is done, whatever becomes of the page that shows them."""
+        try:
+            if self.folder.writes:
+                report.write_run_report(self.folder.path)
+        except (CampfireError, OSError) as error:
+            log.warning("warning: no report.md: %s; campfire report %s writes it", error, self.folder.path)
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Say how the run ended, and that."""
