@@ -50,7 +50,7 @@ print("whole")
 
 @pytest.mark.skipif(not sys.platform.startswith("linux") or ctypes.util.find_library("c") is None, reason="needs glibc")
 def test_a_strided_1x1_of_few_channels_leaves_the_heap_whole() -> None:
-    """Called directly, torch 2.13 dies here: "free(): invalid pointer"."""
+    """Called directly, torch 2.13 dies here: "free(): invalid pointer" (oneDNN issue 6035)."""
     checked = {"GLIBC_TUNABLES": "glibc.malloc.check=3", "LD_PRELOAD": "libc_malloc_debug.so.0"}
     done = subprocess.run(
         [sys.executable, "-c", GRADIENT], env={**os.environ, **checked}, capture_output=True, text=True

@@ -20,10 +20,10 @@ def convolution_backward(
 
 
 def _overruns(x: Tensor, weight: Tensor, conv: Conv) -> bool:
-    """Whether the weight gradient is one for which oneDNN (torch 2.13) reserves too little: a strided 1x1 whose
-    channels fill no vector. Its copy of the pixels that are read then ends behind the memory it was given."""
+    """Whether the weight gradient is one for which oneDNN reserves too little: a strided 1x1 whose channels fill no
+    vector. Its copy of the pixels that are read then ends behind the memory it was given (oneDNN issue 6035)."""
     strided = conv.stride > 1 and conv.padding == 0 and tuple(weight.shape[2:]) == (1, 1)
-    return strided and x.device.type == "cpu" and weight.shape[1] % _LANES != 0
+    return strided and x.device.type == "cpu" and weight.shape[1] < _LANES
 
 
 def _read(x: Tensor, dy: Tensor, stride: int) -> Tensor:
