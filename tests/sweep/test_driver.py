@@ -52,7 +52,7 @@ def test_ends_without_progress_are_counted(code: int, tmp_path: Path) -> None:
 
 
 def test_a_trial_may_be_preempted_as_often_as_it_comes_further(tmp_path: Path) -> None:
-    (found,) = sweep(write(tmp_path, ONE, epochs=4, die={i: 75 for i in range(4)}), tmp_path / "s", retries=1)
+    (found,) = sweep(write(tmp_path, ONE, epochs=4, die=dict.fromkeys(range(4), 75)), tmp_path / "s", retries=1)
     assert (found.state, found.starts) == ("done", 5)
 
 
