@@ -17,6 +17,7 @@ from campfire.kernels.choice import PASSES
 from campfire.kernels.formats import to_format
 from campfire.kernels.gpu import toolchain
 from campfire.kernels.interleaving import interleaved, ratio
+from campfire.kernels.library import convolution_backward
 from campfire.kernels.reference import Dense
 from campfire.kernels.times import Case, Size, Times
 from campfire.native.building import CPP
@@ -191,4 +192,4 @@ class _Library(Dense):
         return self._weight
 
     def d_values(self, dy: Tensor, x: Tensor) -> Tensor:
-        return self._backward(dy, x, self._weight, [False, True, False])[1]
+        return convolution_backward(dy, x, self._weight, self.conv, [False, True, False])[1]
