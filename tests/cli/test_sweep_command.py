@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from campfire import cli
-from campfire.cli.sweep import main
+from campfire.cli.sweep import _check, main
+from campfire.sweep import Index, read_grid
 
 STUB = Path(__file__).parent.parent / "sweep" / "stub_trial.py"
 
@@ -103,6 +104,28 @@ def test_bad_grids_are_refused_before_anything_runs(
 def test_bad_flags(flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sweep", grid(tmp_path), "--output", str(tmp_path / "s"), *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_refused_sweep_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s" / "dense").mkdir(parents=True)
+    (tmp_path / "s" / "dense" / "status.json").write_text("{}")
+    body = {"groups": {"dense": {"list": [{"structure": "dense"}]}, "sparse": {"from": "dense"}}}
+    assert cli.main(["sweep", grid(tmp_path, body), "--output", str(tmp_path / "s")]) == 2
+    assert "holds a run that is not of this sweep" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["dense"]
+
+
+def test_a_sweep_that_was_killed_before_it_knew_its_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Index.create(tmp_path / "s").__exit__()
+    assert cli.main(["sweep", str(tmp_path / "s")]) == 2
+    assert "knows no trials yet; give its grid" in capsys.readouterr().err
+    assert main([grid(tmp_path), "--output", str(tmp_path / "s"), "--jobs", "4", "--no-report"]) == 0
+
+
+def test_rules_are_left_to_the_network_that_suits_the_images(tmp_path: Path) -> None:
+    data = {"source": "synthetic:images=6000,size=8"}  # so many images: ResNet-20, whose third stage has three blocks
+    body = {"base": {"data": data}, "product": {"pruning.rules": [{"layer3.2.conv1": "window"}]}}
+    _check(read_grid(grid(tmp_path, body)))
 
 
 def test_another_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,41 @@ def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     gate = tmp_path / "gate"
     grid = write(tmp_path, {"seeds": [0, 1, 2, 3]}, gate=str(gate))
-    given: list[str | None] = []
+    given: list[str] = []
     process = local.Process.__init__
 
-    def noted(self: local.Process, folder: Path, environment: dict[str, str], gpu: str | None) -> None:
-        given.append(gpu)
+    def noted(self: local.Process, folder: Path, environment: dict[str, str], gpus: Sequence[str]) -> None:
+        given.append(",".join(gpus))
         gate.touch() if len(given) > 1 else None
-        process(self, folder, environment, gpu)
+        process(self, folder, environment, gpus)
 
     monkeypatch.setattr(local.Process, "__init__", noted)
     assert {r.state for r in sweep(grid, tmp_path / "s", jobs=2)} == {"done"}
     assert set(given) == {"3", "5"}
     assert given[0] != given[1]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "shares"), [(None, ["0,1,2,3,4"]), (2, ["0,1", "2,3"]), (5, ["0", "1", "2"]), (7, ["0", "1", "2"])]
+)
+def test_a_job_has_its_share_of_the_gpus(
+    jobs: int | None, shares: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4")
+    seen: list[str] = []
+
+    class Asleep:
+        def __init__(self, *_: Any, env: dict[str, str], **__: Any) -> None:
+            seen.append(env["CUDA_VISIBLE_DEVICES"])
+
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr(local.subprocess, "Popen", Asleep)
+    engine = local.Local(tmp_path, jobs, {})
+    for _ in shares:
+        engine.start(tmp_path)
+    assert seen == shares
 
 
 def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,11 +95,16 @@ BAD = {
     "uneven": ({"zip": {"lr": [1, 2], "momentum": [0.5]}}, "of one length; got 2 of optim.lr, 1 of optim.momentum"),
     "set twice": ({"product": {"lr": [1, 2]}, "list": [{"optim.lr": 3}]}, "optim.lr is set by two axes"),
     "twice the same": ({"product": {"lr": [1, 1.0]}}, "trials 1 and 2 of 2 are the same"),
+    "dense twice": (
+        {"product": {"structure": ["dense", "ck"], "sparsity": [0.5, 0.6]}},
+        "trials 1 and 3 of 4 are the same: a dense run has no further pruning; give it a group of its own",
+    ),
     "beside groups": ({"groups": {"a": None}, "product": {"lr": [1]}}, "product stands beside groups"),
     "no groups": ({"groups": []}, "groups: must hold groups by name"),
     "era too late": ({"base": {"optim": {"epochs": 5}}, "product": {"era_start": [1, 7]}}, "the era would run from"),
     "command": ({"command": 3}, "command: must be the words of a command"),
     "give up": ({"give_up": {"epoch": 0, "top1": 3}}, "a whole epoch above 0 and a top1 in percent"),
+    "give up when": ({"give_up": {"epoch": True, "top1": 3}}, "a whole epoch above 0 and a top1 in percent"),
     "give up at the end": (
         {"base": {"optim": {"epochs": 9}}, "give_up": {"epoch": 9, "top1": 3}},
         "give_up looks after epoch 9, and trials end after 9; look earlier",

@@ -26,6 +26,18 @@ BAD = {
     "unknown key": (groups({"group": "dense", "epochs": 3}), "no key is called 'epochs'; did you mean 'epoch'?"),
     "unknown option": (groups({"group": "dense", "differs": ["optim.lrr"]}), "did you mean 'optim.lr'?"),
     "epoch": (groups({"group": "dense", "epoch": 0}), "epoch is the number of epochs to take over, 1 or more; got 0"),
+    "epoch of what": (
+        groups({"group": "dense", "epoch": True}),
+        "the number of epochs to take over, 1 or more; got True",
+    ),
+    "one option": (
+        groups({"group": "dense", "differs": "optim.lr"}),
+        "differs is a list of options, such as [optim.epochs]",
+    ),
+    "no options": (
+        groups({"group": "dense", "differs": 3}),
+        "differs is a list of options, such as [optim.epochs]; got 3",
+    ),
     "too late": (groups({"group": "dense", "epoch": 4}), "a trial prunes from epoch 3 on, which leaves no 4 to share"),
     "at init": (groups("dense", base={"pruning": {"method": "snip"}}), "prunes from epoch 0 on, which leaves no 0"),
     "rewinds": (

@@ -77,6 +77,10 @@ def _sweep(args: Namespace) -> int:
     with Index.create(folder) if grid is None else settle(folder, grid) as index, _Stop() as stop, _log_on_stderr():
         if grid is not None:
             (folder / "grid.yaml").write_bytes(find(args.grid).read_bytes())
+        elif not index.rows():  # killed when it had just begun
+            raise UsageError(
+                f"the sweep in {folder} knows no trials yet; give its grid: campfire sweep GRID -o {folder}"
+            )
         engine = make(args.engine, folder, args.jobs, args.engine_options)
         Driver(index, engine, jobs=args.jobs, retries=args.retries, stopping=stop.asked).run()
     return _end(folder, args, stop)
@@ -103,7 +107,10 @@ def _check(grid: Grid) -> None:
     from campfire.training.pruning import make_pruner
 
     for config in {t.config.model_copy(update={"run": None}).model_dump_json(): t.config for t in grid.trials}.values():
-        make_pruner(models.create(config.model.name or "resnet8", num_classes=10, **config.model.kwargs), config)
+        if (name := config.model.name) is None:  # the images decide, and with them the layers that rules can name
+            name = "resnet8"
+            config = config.model_copy(update={"pruning": config.pruning.model_copy(update={"rules": {}})})
+        make_pruner(models.create(name, num_classes=10, **config.model.kwargs), config)
 
 
 def _end(folder: Path, args: Namespace, stop: "_Stop") -> int:

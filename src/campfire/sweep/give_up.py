@@ -28,7 +28,7 @@ class GiveUp:
             if key not in KEYS:
                 raise UsageError(f"{place}: {UnknownName('key of give_up', key, KEYS)}")
         epoch, top1 = given["epoch"], given["top1"]
-        if not isinstance(epoch, int) or epoch < 1 or not isinstance(top1, int | float) or not 0 <= top1 <= 100:
+        if type(epoch) is not int or epoch < 1 or not isinstance(top1, int | float) or not 0 <= top1 <= 100:
             raise UsageError(f"{place}: give_up needs a whole epoch above 0 and a top1 in percent; got {given}")
         return cls(epoch, float(top1))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from campfire.config import FLAGS, Layer, from_file, from_tree, load
+from campfire.config import FLAGS, Layer, from_file, from_tree, load, prunes
 from campfire.errors import UnknownName, UsageError
 from campfire.sweep.give_up import GiveUp
 from campfire.sweep.sharing import Start
@@ -186,4 +186,9 @@ def _check_twice(trials: Sequence[Trial], place: _Place) -> None:
     seen: dict[str, int] = {}
     for number, trial in enumerate(trials, 1):
         if (first := seen.setdefault(trial.key, number)) != number:
-            raise place.refuse(f"trials {first} and {number} of {len(trials)} are the same")
+            dense = (
+                ""
+                if prunes(trial.config.pruning)
+                else ": a dense run has no further pruning; give it a group of its own"
+            )
+            raise place.refuse(f"trials {first} and {number} of {len(trials)} are the same{dense}")

@@ -46,7 +46,7 @@ def arguments(folder: Path, start: str | None) -> list[str]:
     given = ["--config", str(folder / CONFIG), "--output", str(folder), "--json"]
     own = any((folder / name).exists() for name in ("last.pt", "previous.pt"))
     if own or start is None:
-        return [*given, "--resume", "auto"]
+        return [*given, "--resume", "auto", "--overwrite"]  # what retry --fresh was killed over may still be there
     return [*given, "--resume", start, "--allow-config-change", "--overwrite"]
 
 

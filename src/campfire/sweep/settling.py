@@ -12,6 +12,7 @@ from campfire.errors import UsageError
 from campfire.sweep.grid import Grid
 from campfire.sweep.index import Index, Row
 from campfire.sweep.launch import SPEC
+from campfire.sweep.record import is_sweep
 from campfire.sweep.trial import Trial, differences, names, varied
 
 Entry = tuple[str, str, dict[str, Any]]  # key, name, specification
@@ -31,6 +32,8 @@ def settle(folder: Path, grid: Grid) -> Index:
         raise UsageError(f"the output {folder} is a file; give a directory")
     if any((folder / name).exists() for name in MARKS):
         raise UsageError(f"the output {folder} holds a run; give the sweep a directory of its own with --output")
+    if not is_sweep(folder):  # so that what is refused leaves nothing behind
+        _check_folders(folder, _entries(grid))
     index = Index.create(folder)
     with index.transaction():
         rows = index.rows()

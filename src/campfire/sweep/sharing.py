@@ -41,8 +41,10 @@ class Start:
             if key not in KEYS:
                 raise UsageError(f"{place}: {UnknownName('key', key, KEYS)}")
         epoch, differs = tree.get("epoch"), tree.get("differs") or []
-        if epoch is not None and (not isinstance(epoch, int) or epoch < 1):
+        if epoch is not None and (type(epoch) is not int or epoch < 1):  # True is an int, too
             raise UsageError(f"{place}: epoch is the number of epochs to take over, 1 or more; got {epoch!r}")
+        if not isinstance(differs, list) or not all(isinstance(path, str) for path in differs):
+            raise UsageError(f"{place}: differs is a list of options, such as [optim.epochs]; got {differs!r:.60}")
         for path in differs:
             if path not in OPTIONS:
                 raise UsageError(f"{place}: {UnknownName('option', path, OPTIONS)}")

@@ -30,7 +30,7 @@ class Trial:
 
     @property
     def key(self) -> str:
-        """A hash of what decides the result: options that stand at their defaults do not count.
+        """A hash of what decides the result: neither options at their defaults count, nor those of pruning in a dense run.
 
         >>> a, b = Config.model_validate({"optim": {"lr": 0.5}}), Config.model_validate({"data": {"workers": 3}})
         >>> Trial("", a, frozenset()).key == Trial("", b, frozenset()).key
@@ -39,7 +39,7 @@ class Trial:
         True
         """
         usual = Trial("", Config(), frozenset())
-        given = {path: self.value(path) for path in OPTIONS if path not in FREE}
+        given = {path: self.value(path) for path in OPTIONS if path not in FREE and self.matters(path)}
         told: dict[str, Any] = {path: value for path, value in given.items() if value != usual.value(path)}
         if self.parent is not None:
             told["from"] = [self.parent.key, self.epoch]

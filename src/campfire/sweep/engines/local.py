@@ -1,9 +1,9 @@
-"""Trials as processes on this machine, which share its cores, and its GPUs one each."""
+"""Trials as processes on this machine, which share its cores and its GPUs."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from campfire.sweep.engines.base import command
 
 
 class Process:
-    """A process, on a GPU if there is any."""
+    """A process, on GPUs if there are any."""
 
     name = ""
 
-    def __init__(self, folder: Path, environment: dict[str, str], gpu: str | None):
-        self.gpu = gpu
-        more = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    def __init__(self, folder: Path, environment: dict[str, str], gpus: Sequence[str]):
+        self.gpus = gpus
+        more = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         self._process = subprocess.Popen(
             command(folder, os.getpid()),
             env={**environment, **more},
@@ -42,16 +42,16 @@ class Local:
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
         for name in options:
             raise UnknownName("option of engine 'local'", name, ["(it has none)"])
-        share = max(1, _cores() // (jobs or self.jobs))
-        self._environment = {"OMP_NUM_THREADS": str(share), **os.environ}
+        jobs = jobs or self.jobs
+        self._environment = {"OMP_NUM_THREADS": str(max(1, _cores() // jobs)), **os.environ}
         self._gpus, self._started = gpus(), list[Process]()
+        self._share = max(1, len(self._gpus) // jobs)  # torchrun can use several
 
     def start(self, folder: Path) -> Process:
-        """A process in this run directory, on the GPU that has the fewest."""
+        """A process in this run directory, on its share of the GPUs: on those that have the fewest."""
         self._started = [process for process in self._started if process.poll() is None]
-        busy = [process.gpu for process in self._started]
-        gpu = min(self._gpus, key=busy.count, default=None)
-        process = Process(folder, self._environment, gpu)
+        busy = [gpu for process in self._started for gpu in process.gpus]
+        process = Process(folder, self._environment, sorted(self._gpus, key=busy.count)[: self._share])
         self._started.append(process)
         return process
 
