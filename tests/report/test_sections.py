@@ -194,6 +194,20 @@ def test_what_is_not_in_pixels_is_no_part_of_255(runs):
     assert shown(*runs)["robustness"].tables[0].head == ("run", "no attack", "0.007843", "0.2")
 
 
+def test_an_attack_by_steps_of_another_length_is_another_curve(runs):
+    write_attack(runs[0])
+    record = json.loads((runs[0] / "attack.json").read_text())
+    usual = {**record["results"][0], "attack": "pgd", "steps": 2, "step_size": 2.5 / 255, "start": "random"}
+    tiny = {**usual, "step_size": 1e-6, "top1": 99.0}
+    (runs[0] / "attack.json").write_text(json.dumps({**record, "results": [usual, tiny]}))
+    tables = shown(*runs)["robustness"].tables
+    assert [t.caption.partition(":")[0] for t in tables] == [
+        "pgd, linf, pixel, 2 steps, random", "pgd, linf, pixel, 2 steps, each 1e-06, random",
+    ]  # fmt: skip
+    assert usual["top1"] != 99.0
+    assert "99.00" not in cells(tables[0])["dense"][1]
+
+
 def test_an_attack_is_held_against_the_dense_run_of_its_own_seed(seeds):
     for i, run in enumerate(seeds):
         write_attack(run, 900 - 10 * i)

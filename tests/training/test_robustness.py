@@ -225,6 +225,24 @@ def test_what_the_library_cannot_do_is_said_first(
     assert "AutoAttack is not installed" in capsys.readouterr().err
 
 
+def test_the_record_of_a_run_is_of_its_last_weights(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["attack", str(run / "best.pt"), "--threads", "1", "--num-examples", "20", "--eps", "0"]
+    (run / "best.pt").write_bytes((run / "last.pt").read_bytes())
+    assert cli.main(argv) == 2
+    assert "is of the run's last weights; results on others need --output" in " ".join(capsys.readouterr().err.split())
+    assert cli.main([*argv, "--output", str(run.parent / "best.json")]) == 0
+    assert not (run / "attack.json").exists()
+
+
+def test_steps_of_another_length_are_another_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["attack", str(run), "--threads", "1", "--num-examples", "20", "--attack", "pgd", "--steps", "2"]
+    assert cli.main([*argv, "--eps", "8/255"]) == 0
+    assert cli.main([*argv, "--eps", "8/255", "--step-size", "1e-6", "--start", "image"]) == 0
+    shown = capsys.readouterr().out.rpartition("clean")[2]
+    assert "pgd 2x1 linf 8/255 " in shown
+    assert "pgd 2x1 of 1e-06 from image linf 8/255 " in shown
+
+
 def test_results_on_other_images_are_kept(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["attack", str(run), "--threads", "1", "--eps", "2/255", "--num-examples"]
     assert cli.main([*argv, "50"]) == 0

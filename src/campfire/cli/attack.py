@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from campfire.training.robustness import Trial
 
 EPS = {("pixel", "linf"): "1/255,2/255,4/255,8/255", ("normalised", "linf"): "0.05,0.1,0.15,0.2,0.25,0.3"}
+LATEST = ("last.pt", "model.safetensors")  # the weights that a run's accuracy is of
 
 
 def parser() -> Parser:
@@ -109,6 +110,11 @@ def _in_runs(found: "list[Trial]", overwrite: bool) -> list[dict[str, Any]]:
     """Each record beside its run, with what earlier attacks on the same images left there; kept as soon as it is made."""
     from campfire.attack.record import FILE, merged
 
+    for trial in found:
+        if trial.path.is_file() and trial.path.name not in LATEST:
+            raise UsageError(
+                f"{FILE} beside {trial.path} is of the run's last weights; results on others need --output FILE"
+            )
     places = [trial.path / FILE if trial.path.is_dir() else trial.path.with_name(FILE) for trial in found]
     if len({place.resolve() for place in places}) < len(places):
         raise UsageError("two of these lie in one folder, where there is one attack.json; give --output FILE")

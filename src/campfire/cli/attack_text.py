@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from campfire.attack.record import unusual
+
 CELL = 25
 
 
@@ -43,8 +45,15 @@ def _label(result: dict[str, Any]) -> str:
     eps = result["eps"]
     level = eps * 255 if result["space"] == "pixel" and result["norm"] == "linf" else 0
     text = f"{round(level)}/255" if level >= 1 and abs(level - round(level)) < 1e-6 else f"{eps:.4g}"
-    pgd = f" {result['steps']}x{result['restarts']}" if result["attack"] == "pgd" else ""
+    pgd = _effort(result) if result["attack"] == "pgd" else ""
     return f"{result['attack']}{pgd} {result['norm']} {text}{' normalised' * (result['space'] == 'normalised')}"
+
+
+def _effort(result: dict[str, Any]) -> str:
+    """Steps and restarts; how it steps and starts, where that is not the usual way."""
+    text = f" {result['steps']}x{result['restarts']}"
+    text += f" of {result['step_size']:.3g}" * unusual(result["eps"], result["steps"], result["step_size"])
+    return text + f" from {result['start']}" * (result["start"] != "random")
 
 
 def _line(label: str, wide: int, results: list[dict[str, Any] | None]) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from campfire.attack.record import unusual
+
 
 @dataclass(frozen=True)
 class Activity:
@@ -103,12 +105,15 @@ class Attack(Hit):
     steps: int | None = None
     restarts: int | None = None
     start: str | None = None
+    step_size: float | None = None
 
     @property
     def curve(self) -> str:
         """What the strengths of one curve have in common."""
         effort = f", {self.steps} steps" if self.steps and self.steps > 1 else ""
         effort += f" x {self.restarts}" if self.restarts and self.restarts > 1 else ""
+        if self.attack == "pgd" and unusual(self.eps, self.steps, self.step_size):
+            effort += f", each {self.step_size:.3g}"
         return f"{self.attack}, {self.norm}, {self.space}{effort}{f', {self.start}' if self.start else ''}"
 
 
