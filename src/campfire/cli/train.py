@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from campfire.cli.flags import Parser, add_options
-from campfire.config import Config, Layer, from_file, from_sets, load, to_yaml
+from campfire.config import Config, Layer, from_file, from_sets, held, load, to_yaml
 
 EPILOG = "Later wins: defaults < --config < --set < flags. Exit codes: campfire --help."
 
@@ -55,10 +55,12 @@ def main(argv: Sequence[str]) -> int:
             print(to_yaml(config, origins), end="") if args.print_config else _dry_run(config)
         return 0
     from campfire.training import train
-    from campfire.training.progress import log_on_stderr
+    from campfire.training.progress import log, log_on_stderr
 
     names = ("output", "resume", "overwrite", "allow_config_change", "allow_world_change")
     with log_on_stderr(_first()) as console:
+        if layers and (said := held(layers[0], config)):
+            log.warning("warning: %s: %s", args.config, ", ".join(said))
         result = train(config, console=console, **{name: getattr(args, name) for name in names})
     if _first():
         print(json.dumps(result.summary)) if args.json else _print_table(result.summary)

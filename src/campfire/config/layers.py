@@ -149,9 +149,10 @@ def to_yaml(config: Config, origins: Mapping[str, str] | None = None) -> str:
 def differences(ours: Config, theirs: Config) -> list[str]:
     """Every option that decides the result and differs: ``optim.lr is 0.1 here and 0.05 there``."""
     found = []
+    plain_ours, plain_theirs = ours.model_dump(mode="json"), theirs.model_dump(mode="json")  # a tuple is a list there
     for path in OPTIONS.keys() - FREE:
         section, key = path.split(".")
-        here, there = getattr(getattr(ours, section), key), getattr(getattr(theirs, section), key)
+        here, there = plain_ours[section][key], plain_theirs[section][key]
         if here != there:
             found.append(f"{path} is {here} here and {there} in the checkpoint")
     return sorted(found)

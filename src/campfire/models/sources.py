@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +26,8 @@ def build(name: str, options: Mapping[str, Any]) -> nn.Module:
     unknown = [o for o in given if o not in takes]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         raise UsageError(f"model {name!r} takes no {', '.join(unknown)}; it takes {', '.join(takes) or 'nothing'}")
-    model = builder(**given)
+    with _refusals(f"model {name!r}") if name in ZOO else nullcontext():
+        model = builder(**given)
     if not isinstance(model, nn.Module):
         raise UsageError(f"{name!r} must return a torch.nn.Module; it returned {type(model).__name__}")
     return model
@@ -112,8 +113,8 @@ def _check(kind: str, name: str, known: list[str]) -> None:
 
 @contextmanager
 def _refusals(model: str) -> Iterator[None]:
-    """An option that a library's constructor does not know surfaces as its TypeError."""
+    """An option that a constructor does not know, or a value that it cannot take, surfaces as its TypeError or ValueError."""
     try:
         yield
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{model}: {error}") from error

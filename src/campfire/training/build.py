@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from campfire import data, models
-from campfire.config import Config
+from campfire.config import Config, from_flags, load
 from campfire.config.schema import Compute, Data, Optim
 from campfire.data import ImageData
 from campfire.errors import UnknownName, UsageError
@@ -155,6 +155,15 @@ def _own_gpu(name: str, ranks: Ranks) -> str:
     if ranks.local >= (there := torch.cuda.device_count()):
         raise UsageError(f"process {ranks.local + 1} of this machine has no GPU ({there} here); lower --nproc-per-node")
     return f"cuda:{ranks.local}"
+
+
+def chosen(**compute: Any) -> Compute:
+    """The settings for a device, each checked as in a configuration: ``device``, ``threads``; None is the default.
+
+    Raises:
+        UsageError: one is out of range.
+    """
+    return load(from_flags({name: value for name, value in compute.items() if value is not None}))[0].compute
 
 
 def placed(model: nn.Module, compute: Compute, device: torch.device) -> nn.Module:

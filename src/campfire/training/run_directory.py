@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FILES = (
     *("config.yaml", "env.json", "status.json", "metrics.jsonl", "summary.csv", "summary.json", "last.pt", "best.pt"),
-    *("model.safetensors", "sparsity.json", "log.txt", "report.md", "previous.pt", "damaged.pt"),
+    *("model.safetensors", "sparsity.json", "log.txt", "report.md", "report.html", "previous.pt", "damaged.pt"),
     *("attack.json", "costs.json", "kernels.json"),
 )
 BOARD = "tensorboard"  # the folder of event files
@@ -43,7 +43,7 @@ class RunDirectory:
     ``model.safetensors``  the final weights, zeros included: an ordinary state dict
     ``sparsity.json``      what was asked of each layer, and what is true
     ``log.txt``            the log
-    ``report.md``          the report
+    ``report.md``          the report; ``report.html`` and ``figures/`` are there once `campfire report` was asked
     ``attack.json``        what attacks left of the accuracy (`campfire attack`)
     ``costs.json``         zeros, MACs, storage and memory references of every layer
     ``kernels.json``       which kernels ran the layers of a compressed run, and how fast
@@ -82,6 +82,14 @@ class RunDirectory:
             raise UsageError(
                 f"the output {self.path} holds another run ({', '.join(held[:3])}{', ...' * (len(held) > 3)}); "
                 "continue it with --resume auto, replace it with --overwrite, or give another --output"
+            )
+
+    def refuse_finished_run(self) -> None:
+        """Raise `UsageError` where it holds what lasts of a run, and no checkpoint to go on from."""
+        if held := [name for name in ("model.safetensors", "summary.json") if (self.path / name).exists()]:
+            raise UsageError(
+                f"the output {self.path} holds a finished run ({', '.join(held)}) without a checkpoint to go on from; "
+                "replace it with --overwrite, or give another --output"
             )
 
     def kept(self, epoch: int) -> Path:

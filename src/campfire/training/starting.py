@@ -132,8 +132,8 @@ def _open(
     if start is not None:
         found.saved, found.origin = fallback.load(start)
         found.fell_back = start.is_dir() and found.origin != RunDirectory(start).last
-    if folder is not None and not (found.same or overwrite or resume == "auto"):
-        folder.refuse_another_run()
+    if folder is not None and not (found.same or overwrite):
+        folder.refuse_another_run() if resume != "auto" else folder.refuse_finished_run()
     return found
 
 

@@ -106,7 +106,12 @@ def restore(
     try:
         if not allow_world_change:
             _check_world(parts, saved, origin)
+        _check_optimizer(parts, saved, origin)
         position = _restore(parts, saved, origin)
+    except CheckpointError as error:
+        if moved := [change for change in changed if change.startswith("pruning.")]:
+            raise CheckpointError(f"{error}\nGive these as they were: {'; '.join(moved)}") from None
+        raise
     except CampfireError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, ArithmeticError) as error:
@@ -114,6 +119,16 @@ def restore(
     if any(change.startswith("pruning.") for change in changed):
         position.best = -1.0  # of weights that were pruned otherwise
     return position
+
+
+def _check_optimizer(parts: Parts, saved: Mapping[str, Any], origin: str) -> None:
+    """Adam and AdamW remember the same of the past, SGD something else."""
+    before, now = checkpoint.config_of(saved, origin).optim.opt, parts.config.optim.opt
+    if before != now and "sgd" in (before, now):
+        raise CheckpointError(
+            f"{origin} was trained by {before}, whose state is none of {now}; go on with --opt {before}, or begin a new "
+            "run from its weights: --initial-checkpoint"
+        )
 
 
 def _check_world(parts: Parts, saved: Mapping[str, Any], origin: str) -> None:
@@ -153,8 +168,8 @@ def _restore(parts: Parts, saved: Mapping[str, Any], origin: str) -> Position:
     parts.scaler.load_state_dict(saved["scaler"])
     if parts.pruner is not None and saved["pruner"] is not None:
         parts.pruner.load_state_dict(saved["pruner"])
-    if parts.ema is not None:
-        checkpoint.fill(parts.ema.module, saved["ema"], origin)
+    if parts.ema is not None:  # without one until now, it begins at the weights
+        checkpoint.fill(parts.ema.module, saved["model"] if saved["ema"] is None else saved["ema"], origin)
         parts.ema.n_averaged.fill_(saved["averaged"])
     _restore_own(parts, position, [saved, *saved.get("others", ())])
     position = _paced(parts, position, int(saved.get("steps_per_epoch", parts.steps_per_epoch)))
