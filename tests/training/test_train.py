@@ -29,7 +29,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_every_file_is_there(done: Result) -> None:
-    others = {"attack.json", "kernels.json", "damaged.pt"}  # of other commands, or of other runs
+    others = {"attack.json", "kernels.json", "damaged.pt", "report.html"}  # of other commands, or of other runs
     assert {p.name for p in done.output.iterdir()} == set(FILES) - others
     status = json.loads((done.output / "status.json").read_text())
     assert status == {"state": "done", "exit_code": 0, "reason": "", "epoch": 4, "step": 44}

@@ -18,7 +18,7 @@
 ``top1`` is the percentage of all images that are classified rightly both before and after the attack, ``low`` and ``high`` its
 Wilson interval (95 %). ``eps`` is in units of ``space``: ``pixel``, where values lie in [0, 1], or ``normalised``, where they are
 what the network sees. FGSM's distances share their ``seconds``. A curve is ``clean`` at eps 0 and all results that agree in `CURVE`
-and, where it is `unusual`, in ``step_size``.
+and, where that is not 2.5 eps / steps, in ``step_size``.
 """
 
 import json
@@ -56,15 +56,6 @@ def accuracy(correct: int, images: int) -> dict[str, Any]:
     """``top1`` with its interval, in percent, and what it is computed from."""
     low, high = wilson(correct, images)
     return {"top1": 100 * correct / images, "low": low, "high": high, "correct": correct, "images": images}
-
-
-def unusual(eps: float, steps: int | None, step_size: float | None) -> bool:
-    """Whether PGD's steps are of another length than 2.5 eps / steps.
-
-    >>> unusual(0.04, 10, 0.01), unusual(0.04, 10, 1e-6)
-    (False, True)
-    """
-    return bool(steps and step_size) and not math.isclose(step_size, 2.5 * eps / steps, rel_tol=1e-6)
 
 
 def read(path: str | Path) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from campfire.attack.record import unusual
+from campfire.report.counted import unusual
 
 CELL = 25
 

@@ -1,9 +1,8 @@
 """What a run directory may hold beside its training: costs, chosen kernels and attacks, as frozen values."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
-
-from campfire.attack.record import unusual
 
 
 @dataclass(frozen=True)
@@ -137,3 +136,13 @@ class Attacks:
 def strength(hit: Hit) -> float:
     """The eps of a result; 0 of clean accuracy."""
     return hit.eps if isinstance(hit, Attack) else 0.0
+
+
+def unusual(eps: float, steps: int | None, step_size: float | None) -> bool:
+    """Whether PGD's steps are of another length than 2.5 eps / steps.
+
+    >>> unusual(0.04, 10, 0.01), unusual(0.04, 10, 1e-6)
+    (False, True)
+    """
+    known = steps is not None and step_size is not None
+    return known and not math.isclose(step_size, 2.5 * eps / steps, rel_tol=1e-6)
