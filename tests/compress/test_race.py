@@ -12,6 +12,7 @@ from campfire import tune_
 from campfire.compress import race as racing
 from campfire.compress.originals import Originals
 from campfire.compress.race import race
+from campfire.errors import UsageError
 from campfire.mask import Mask
 from campfire.nn import SparseConv2d
 from campfire.nn.base import SparseLayer
@@ -96,3 +97,43 @@ def test_the_dense_model_computes_the_same_and_comes_and_goes(alone: bool) -> No
         raise ZeroDivisionError  # what fails inside leaves nothing behind
     assert list(model.named_modules()) == before
     assert torch.equal(layer.value, weight)
+
+
+class Wants(nn.Module):
+    """Labels in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Net().body
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        y = self.body(x).mean((2, 3))
+        return nn.functional.cross_entropy(y, labels.view(-1)) if self.training else y  # pyright: ignore
+
+
+def test_a_model_that_wants_more_is_tuned_by_its_layers() -> None:
+    plan = tune_(Wants(), images())
+    assert plan.whole is None
+    assert [layer.name for layer in plan.layers] == ["body.0"]
+
+
+def test_little_memory_is_not_taken_for_a_model_that_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(racing, "_pass", full)
+    model = Net()
+    plan = tune_(model, images(), by="model")
+    with pytest.raises(torch.OutOfMemoryError):
+        race(model, images(), True, {"dense": plan})
+
+
+class Viewed(Wants):
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        y = self.body(x)
+        return y.view(y.size(0), -1)
+
+
+def test_a_model_that_flattens_by_view() -> None:
+    with pytest.raises(UsageError, match="write flatten or reshape for view"):
+        tune_(Viewed(), images())

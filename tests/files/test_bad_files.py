@@ -140,15 +140,27 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: pathlib.Path, monkeypatch: py
     assert [p.name for p in tmp_path.iterdir()] == ["x.campfire"]
 
 
-def test_a_device_that_is_full(tmp_path: pathlib.Path) -> None:
+def test_a_device_that_is_full(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not pathlib.Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     path = tmp_path / "x.campfire"
     path.write_text("old")
-    (tmp_path / ".x.campfire.tmp").symlink_to("/dev/full")
+    full = tmp_path / ".x.campfire.full.tmp"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(writing, "beside", lambda path: full)
     with pytest.raises(OSError, match="No space left on device"):
         campfire.save(path, {"w": torch.eye(8)})
     assert path.read_text() == "old"
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x"
+    with writing.replacing(path) as one, writing.replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other, which is longer")
+        assert len(writing.left(path)) == 2
+    assert path.read_text() == "one"  # the last one to end
+    assert not writing.left(path)
 
 
 def test_folders(tmp_path: pathlib.Path) -> None:

@@ -231,3 +231,18 @@ def test_a_mask_that_is_not_of_its_structure_is_not_written(tmp_path: Path) -> N
     with pytest.raises(CampfireError, match=r"the mask of '3.weight' is no 'ck': some units .* are half alive"):
         campfire.save(tmp_path / "x.campfire", model, pruner)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_begins_at_zero_is_not_taken_for_a_pruned_one(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    with torch.no_grad():
+        model[0].weight[:, ::2] = 0
+        model[1].weight.zero_()
+    campfire.save(tmp_path / "x.campfire", model)
+    again = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    assert campfire.load_(again, tmp_path / "x.campfire").compressed == ["0"]
+    mask = Mask(torch.zeros(16, 16, 1, 1, dtype=torch.bool))  # as files of before, or of others, may say
+    (tmp_path / "y.campfire").write_bytes(to_bytes(model.state_dict(), {"1.weight": Claim(mask)})[0])
+    again = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    report = campfire.load_(again, tmp_path / "y.campfire")
+    assert (report.compressed, report.layers[0].reason) == ([], "nothing in it lives, so it could learn nothing")

@@ -29,6 +29,22 @@ def test_the_same_pace_keeps_the_origin():
     assert (clock.epoch_then, clock.steps_then) == (0.0, 0)
 
 
+def test_epochs_of_no_fixed_length_pass_by_being_set():
+    clock = Clock()
+    clock.pace(None)
+    clock.steps += 1000
+    assert clock.epoch == 0
+    clock.set(1)
+    clock.steps += 7
+    assert (clock.epoch, clock.steps) == (1, 1007)
+
+
+@pytest.mark.parametrize("pace", [390.6, "4", float("nan")])
+def test_steps_are_whole(pace):
+    with pytest.raises(UsageError, match="steps_per_epoch is whole; got"):
+        Clock().pace(pace)
+
+
 @pytest.mark.parametrize("pace", [0, -2])
 def test_an_epoch_has_a_step(pace):
     with pytest.raises(UsageError, match=f"got {pace}"):

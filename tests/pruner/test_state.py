@@ -4,6 +4,7 @@ import copy
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pruner_nets import assert_true_to_masks, net, train
@@ -11,7 +12,7 @@ from pruner_states import RULES, fresh, same, through_a_file, trained
 from torch import nn
 from torch.optim import SGD
 
-from campfire import Era, OneShot, Steps, inter_epoch
+from campfire import Era, OneShot, Pruner, Steps, inter_epoch
 from campfire.errors import CheckpointError, UsageError
 
 
@@ -167,6 +168,26 @@ def test_a_given_list_is_part_of_the_rules():
     with pytest.raises(CheckpointError, match="the allocation is"):
         fresh("ck", allocation={"body": 0.5, "point": 0.6}).load_state_dict(one.state_dict())
     fresh("ck", allocation={"point": 0.5, "body": 0.5}).load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("pace", [np.int64(2), 2.0, None])
+def test_numbers_of_numpy_are_saved_as_pythons(pace):
+    """Else nobody could load the checkpoint, which has nothing but plain values."""
+
+    def made() -> tuple[Pruner, nn.Module, SGD]:
+        model = net()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        era, shares = Era(np.float64(0), 1, np.float64(0.5)), {"body": np.float64(0.5), "point": np.float32(0.25)}
+        pruner = Pruner(model, {"body": "ck", "point": "fine"}, era, allocation=shares, every=np.int64(1))
+        return pruner.attach(optimizer, steps_per_epoch=pace), model, optimizer
+
+    pruner, model, optimizer = made()
+    pruner.set_epoch(np.float64(1), np.int64(0))
+    train(model, [optimizer], range(3))
+    again, _, _ = made()
+    again.load_state_dict(through_a_file(pruner.state_dict()))
+    assert same(again.state_dict(), pruner.state_dict())
+    assert again.sparsity > 0.4
 
 
 def test_after_a_resume_wrong_use_is_still_told():

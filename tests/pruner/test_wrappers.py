@@ -1,5 +1,7 @@
 """The model stays the user's: cast, averaged, compiled, in any memory format."""
 
+import copy
+
 import pytest
 import torch
 from pruner_nets import assert_true_to_masks, loss_of, net, pruned, train, zeros
@@ -7,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+import campfire
 from campfire import OneShot, Pruner
 from campfire.errors import CampfireError, UsageError
 
@@ -45,6 +48,29 @@ def test_compiled(when, backend):
     optimizer.zero_grad()
     loss_of(compiled, 4).backward()
     assert not model.body.weight.grad[~pruner.masks["body"].keep].any()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_part_that_is_compiled_keeps_its_names(when, tmp_path):
+    torch._dynamo.reset()
+    model = nn.Sequential(net()[:3], net()[3:])
+    if when == "before":
+        model[1] = torch.compile(model[1], backend="eager")
+    optimizer = SGD(model.parameters(), lr=0.1)
+    pruner = Pruner(model, "ck", OneShot(0, 0.5)).attach(optimizer, steps_per_epoch=1)
+    train(model, [optimizer], range(2))
+    if when == "after":
+        model[1] = torch.compile(model[1], backend="eager")
+    assert set(pruner.masks) == {"1.body", "1.point"}
+    assert [row.name for row in pruner.report().layers] == ["0.stem", "1.body", "1.point", "1.head"]
+    other = copy.deepcopy(model)
+    nn.init.ones_(other[1].body.weight)
+    pruner.apply(other)
+    assert int((other[1].body.weight == 0).sum()) == int((~pruner.masks["1.body"].keep).sum())
+    campfire.save(tmp_path / "x.campfire", model, pruner)
+    plain = nn.Sequential(net()[:3], net()[3:])
+    campfire.load_(plain, tmp_path / "x.campfire", sparse=False)
+    assert torch.equal(plain[1].body.weight, model[1].body.weight)
 
 
 @pytest.mark.parametrize("when", ["before", "between"])

@@ -128,3 +128,14 @@ def test_a_tightened_mask_is_seen() -> None:
     model.c.weight.data.fill_(1)
     pruner.reapply(optimizer)
     assert int(model.c.weight.sum()) == round(0.25 * model.c.weight.numel())
+
+
+def test_state_in_codes_is_left_alone() -> None:
+    model = Mixed()
+    pruner, optimizer = pruned(model)
+    codes = {"seen": torch.ones_like(model.c.weight, dtype=torch.bool), "ages": torch.ones_like(model.c.weight).int()}
+    optimizer.state[model.c.weight].update(codes)
+    model.c.weight.data.fill_(1)
+    pruner.reapply(optimizer)
+    assert torch.equal(model.c.weight.detach() != 0, pruner.masks["c"].keep.view(model.c.weight.shape))
+    assert all(codes[name].all() for name in codes)

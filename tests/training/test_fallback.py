@@ -14,6 +14,7 @@ from training_runs import assert_equal_runs, small
 
 import campfire
 from campfire.errors import CheckpointError, UsageError
+from campfire.files import writing
 from campfire.training import checkpoint, fallback, loop
 
 HOLDER = (
@@ -137,7 +138,8 @@ def test_a_full_disk_ends_the_run_with_the_checkpoint_before(
 
     def save(path: Path, state: dict) -> None:
         if state["epoch"] == 3 and path.name == "last.pt":
-            path.with_name(".last.pt.tmp").symlink_to("/dev/full")
+            patched.setattr(writing, "beside", lambda path: path.with_name(f".{path.name}.full.tmp"))
+            path.with_name(".last.pt.full.tmp").symlink_to("/dev/full")
         write(path, state)
 
     with monkeypatch.context() as patched:

@@ -17,6 +17,7 @@ from training_runs import SMALL, assert_equal_runs, assert_same, records, small
 
 import campfire
 from campfire.attack.record import FORMAT, accuracy
+from campfire.files.writing import left
 from campfire.training import Interrupted, Preempted, checkpoint, fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
@@ -83,12 +84,13 @@ def test_killed_at_every_kind_of_moment(whole: Path, tmp_path: Path) -> None:
     killed(output, "after_step", STEPS + 5)  # in the era
     assert len(records(output)) == 1
     killed(output, "while_writing", 2)
-    assert (output / ".last.pt.tmp").exists()
+    assert left(output / "last.pt")
     killed(output, "after_history", 3)  # between epochs, the record written and the checkpoint not
     killed(output, "after_step", 3 * STEPS + 1)  # the era's last update
     killed(output, "after_step", 4 * STEPS)  # the last step of all
     assert json.loads((output / "status.json").read_text())["state"] == "running"
     campfire.train(small(), output=output, resume="auto")
+    assert not left(output / "last.pt")
     assert_equal_runs(output, whole)
     assert [r["epoch"] for r in records(output)] == [0, 1, 2, 3]
 

@@ -41,7 +41,8 @@ def compress_(
     gradient and of all optimizer state of its shape. The model's state dict stays the dense one; one that is not zero
     where nothing lives is refused (`CheckpointError`), and then nothing is loaded. A layer that has no
     sparse form stays dense, for a reason that the report gives; its masks are kept true as before. Nothing happens to
-    layers that are compressed already. Lists of parameters that were made before are stale, and so is an average of the
+    layers that are compressed already. Sparse layers return images channels last: a model that flattens them by ``view``
+    needs ``flatten`` or ``reshape`` there, as it does under ``memory_format=torch.channels_last``. Lists of parameters that were made before are stale, and so is an average of the
     model (``AveragedModel``), which is one of dense weights: make it anew from the compressed model.
 
     Args:

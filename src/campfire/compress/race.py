@@ -29,6 +29,9 @@ def race(model: nn.Module, x: Example, training: bool, plans: Mapping[str, Plan]
 
     Returns:
         None where the model does not run so by itself, as one that wants labels in training.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU has too little memory.
     """
     states = {name: _state(model, plan) for name, plan in plans.items()}
     originals = Originals(model)
@@ -48,7 +51,9 @@ def race(model: nn.Module, x: Example, training: bool, plans: Mapping[str, Plan]
     with _as_it_was(model, training):
         try:
             dense()
-        except (RuntimeError, TypeError, ValueError):
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever a model says that was not given all it wants
             return None
         clock = clocks.of_models(
             next(layer.value.device for layer in model.modules() if isinstance(layer, SparseLayer))

@@ -62,7 +62,7 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
     by = by or mode()
     if by not in MODES:
         raise UnknownName("way to tune", by, MODES)
-    visits = record(model, x)
+    visits = _recorded(model, x)
     nodes = [Node.of(visit, by, training) for visit in visits]
     if not any(isinstance(visit.module, SparseLayer) for visit in visits):
         raise UsageError("nothing that this model runs is compressed; compress_ it first")
@@ -75,6 +75,16 @@ def tune_(model: nn.Module, x: Example, training: bool = True, by: str | None = 
             library_layers_(model)
     plan.apply(model)
     return plan
+
+
+def _recorded(model: nn.Module, x: Example) -> list[Visit]:
+    try:
+        return record(model, x)
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        cure = "compressed layers return images channels last; where the model flattens them, write flatten or reshape for view"
+        raise UsageError(f"the model does not run on this input: {cure} ({error})") from error
 
 
 def _raced(model: nn.Module, x: Example, training: bool, plans: dict[str, Plan]) -> Plan:

@@ -86,6 +86,8 @@ def _row(model: nn.Module, name: str, mask: Mask) -> LayerReport:
     if isinstance(module, SparseLayer):
         return dataclasses.replace(row, layout=module.layout, kernel=str(module.choice()), already=True)
     reasons = why_dense(model, module)
+    if not row.kept:
+        reasons = [*reasons, "nothing in it lives, so it could learn nothing"]
     if isinstance(module, nn.Conv2d | nn.Linear) and not reasons:
         on = module.weight.device
         mask = Mask(mask.keep.to(on), {part: tensor.to(on) for part, tensor in mask.plan.items()})

@@ -22,7 +22,7 @@ from campfire.files.survivors import FLOATS, Floats, Survivors, of_codes
 from campfire.files.writing import write_whole
 from campfire.mask import Mask, view4
 from campfire.nn.base import SparseLayer
-from campfire.pruner import Pruner, bare
+from campfire.pruner import Pruner, bare, named_layers, unwrapped
 from campfire.quantise import Codes, Values
 from campfire.quantise.base import encode as quantise
 
@@ -73,7 +73,8 @@ def save(
     {'value': 4096, 'book': 1}
     """
     path = Path(path)
-    state = bare(model).state_dict() if isinstance(model, nn.Module) else dict(model)
+    plain = bare(model).state_dict() if isinstance(model, nn.Module) else model
+    state = {unwrapped(name): tensor for name, tensor in plain.items()}
     _require_tensors(state)
     return save_state(path, state, claims_of(model, state, pruner), values)
 
@@ -147,7 +148,7 @@ def claims_of(
     """
     claims = {}
     if isinstance(model, nn.Module):
-        for name, layer in bare(model).named_modules():
+        for name, layer in named_layers(bare(model)):
             if isinstance(layer, SparseLayer):
                 claims[_key(name)] = Claim(layer.mask)
     if pruner is not None:
@@ -176,7 +177,10 @@ def by_zeros(state: Mapping[str, Tensor]) -> dict[str, Claim]:
         if tensor.dim() not in (2, 4) or NAMES.get(tensor.dtype) not in FLOATS or not tensor.numel():
             continue
         keep = view4(tensor.detach()) != 0
-        if (dead := keep.numel() - int(keep.count_nonzero())) == 0:
+        if (dead := keep.numel() - int(keep.count_nonzero())) in (
+            0,
+            keep.numel(),
+        ):  # all zero: not pruned, but not yet trained
             continue
         if encode(keep.cpu().numpy()).nbytes < dead * tensor.element_size():
             found[name] = Claim(Mask(keep))

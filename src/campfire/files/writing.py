@@ -1,7 +1,9 @@
 """Files written whole or not at all."""
 
 import contextlib
+import glob
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,20 @@ from pathlib import Path
 from campfire.errors import UsageError
 
 
+def beside(path: Path) -> Path:
+    """A temporary path that no other writer has: two may write one file at once, and the last one is in time."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def left(path: Path) -> list[Path]:
+    """What writers of ``path`` that were killed have left beside it."""
+    return [*path.parent.glob(f".{glob.escape(path.name)}.*.tmp")]
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, renamed to it when the block ends well, and gone when it does not."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -30,8 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def also(path: Path, other: Path) -> None:
     """Let what stands at ``path`` stand at ``other``, too, in the place of what was there; both are whole at all times."""
-    temporary = other.with_name(f".{other.name}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = beside(other)
     try:
         os.link(path, temporary)
     except OSError:  # a file system without links

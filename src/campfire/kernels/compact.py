@@ -133,7 +133,7 @@ def _take(x: Tensor, channels: Tensor) -> Tensor:
         return x
     n, _, h, w = x.shape
     flat = _pixels(x)
-    return flat.gather(1, channels.expand(len(flat), -1)).view(n, h, w, -1).permute(0, 3, 1, 2)
+    return flat.gather(1, channels.expand(len(flat), -1)).view(n, h, w, len(channels)).permute(0, 3, 1, 2)
 
 
 def _put(y: Tensor, channels: Tensor, part: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from campfire.errors import DoesNotFit
+from campfire.errors import CampfireError, DoesNotFit
 from campfire.kernels.formats import empty, to_format
-from campfire.kernels.passes import Passes, numbered
+from campfire.kernels.passes import Passes, living, numbered
 from campfire.kernels.turning import turn
 from campfire.kernels.unpacking import dense_conv
 
@@ -23,15 +23,23 @@ _library.define("conv_d_input(Tensor dy, Tensor value, SymInt[] size, int layer)
 _library.define("conv_d_values(Tensor dy, Tensor x, int layer) -> Tensor")
 
 
+def _own(layer: int, value: Tensor) -> Passes:
+    """Those of this number, if they are of these values: a program that was saved may run in another process."""
+    passes = numbered(layer)
+    if value.shape != passes.value_shape:
+        raise CampfireError("this program was made of a compressed model in another process; use campfire export")
+    return passes
+
+
 def _conv(
     x: Tensor, value: Tensor, bias: Tensor | None, layer: int, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    passes = numbered(layer)
+    passes = _own(layer, value)
     return to_format(passes.forward.forward(x, value, bias, residual, relu), passes.format)
 
 
 def _conv_d_input(dy: Tensor, value: Tensor, size: list[int], layer: int) -> Tensor:
-    passes = numbered(layer)
+    passes = _own(layer, value)
     return to_format(passes.d_input.d_input(dy, value, tuple(size)), passes.format)
 
 
@@ -70,7 +78,7 @@ class _Conv(Function):
     @staticmethod
     def forward(ctx, x: Tensor, value: Tensor, bias: Tensor | None, layer: int) -> Tensor:  # pyright: ignore
         ctx.save_for_backward(x, value)
-        ctx.layer, ctx.size, ctx.held = layer, x.shape, None
+        ctx.layer, ctx.size, ctx.held, ctx.passes = layer, x.shape, None, living(layer)
         if ctx.needs_input_grad[0] and not torch.compiler.is_compiling():
             ctx.held = _hold(layer), value  # with the values it is made of: nothing else can lie where they do
         return torch.ops.campfire.conv(x, value, bias, layer)

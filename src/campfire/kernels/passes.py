@@ -4,6 +4,9 @@ import itertools
 import weakref
 from collections.abc import Callable
 
+import torch
+
+from campfire.errors import CampfireError
 from campfire.kernels.base import Conv, Prepared
 from campfire.kernels.reference import Dense
 
@@ -38,5 +41,19 @@ _layers: "weakref.WeakValueDictionary[int, Passes]" = weakref.WeakValueDictionar
 
 
 def numbered(number: int) -> Passes:
-    """Those of a layer that lives."""
-    return _layers[number]
+    """Those of a layer that lives.
+
+    Raises:
+        CampfireError: it is gone, or has other kernels by now.
+    """
+    try:
+        return _layers[number]
+    except KeyError:
+        raise CampfireError(
+            "a compressed layer was moved, tuned or deleted since this program was made; compile or trace the model anew"
+        ) from None
+
+
+def living(number: int) -> Passes | None:
+    """The same, for an autograd graph to keep: it may outlive its layer. Compiled graphs cannot."""
+    return None if torch.compiler.is_compiling() else numbered(number)

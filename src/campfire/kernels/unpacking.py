@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from campfire.kernels.passes import Passes, numbered
+from campfire.kernels.passes import Passes, living, numbered
 from campfire.kernels.reference import Dense
 from campfire.kernels.turning import turn
 
@@ -30,13 +30,13 @@ _library.impl("pick", _pick, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("campfire::unpack")
 def _(value: Tensor, dtype: torch.dtype, layer: int) -> Tensor:
-    k, c, r, s = _dense(layer).shape
+    k, c, r, s = numbered(layer).shape  # nothing is prepared here: indices have no numbers
     return value.new_empty_strided((k, c, r, s), (r * s * c, 1, s * c, c), dtype=dtype)
 
 
 @torch.library.register_fake("campfire::pick")
 def _(dense: Tensor, dtype: torch.dtype, layer: int) -> Tensor:
-    return dense.new_empty(_dense(layer).value_shape, dtype=dtype)
+    return dense.new_empty(numbered(layer).value_shape, dtype=dtype)
 
 
 def _dense(layer: int) -> Dense:
@@ -48,7 +48,7 @@ def _dense(layer: int) -> Dense:
 class _Unpack(Function):
     @staticmethod
     def forward(ctx, value: Tensor, dtype: torch.dtype, layer: int) -> Tensor:  # pyright: ignore
-        ctx.shape, ctx.dtype, ctx.layer = value.shape, value.dtype, layer
+        ctx.shape, ctx.dtype, ctx.layer, ctx.passes = value.shape, value.dtype, layer, living(layer)
         return _way(value, torch.ops.campfire.unpack, _unpack)(value, dtype, layer)
 
     @staticmethod
@@ -61,7 +61,7 @@ class _Unpack(Function):
 class _Pick(Function):
     @staticmethod
     def forward(ctx, dense: Tensor, dtype: torch.dtype, layer: int) -> Tensor:  # pyright: ignore
-        ctx.dtype, ctx.layer = dense.dtype, layer
+        ctx.dtype, ctx.layer, ctx.passes = dense.dtype, layer, living(layer)
         return _way(dense, torch.ops.campfire.pick, _pick)(dense, dtype, layer)
 
     @staticmethod
@@ -71,7 +71,7 @@ class _Pick(Function):
 
 def _way(x: Tensor, operator, function):  # pyright: ignore[reportMissingParameterType]
     """The operator where somebody traces, who must not see inside; else the function itself, which costs less."""
-    if torch.compiler.is_compiling() or x.device.type == "meta":
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type == "meta":
         return operator
     return function if type(x) in (Tensor, nn.Parameter) else operator
 

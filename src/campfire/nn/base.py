@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from campfire.errors import DoesNotFit
+from campfire.errors import DoesNotFit, UsageError
 from campfire.kernels import Conv
 from campfire.kernels.choice import Choice
 from campfire.kernels.ops import autocast_dtype, conv
@@ -57,8 +57,8 @@ class SparseLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight with its zeros, a copy without a gradient: [K, C, R, S], or [K, C] of a linear layer."""
-        return self.scatter(self.value.detach())
+        """The dense weight with its zeros, made of the values, which get its gradient: [K, C, R, S], or [K, C] of a linear layer."""
+        return self.scatter(self.value)
 
     @property
     def mask(self) -> Mask:
@@ -121,9 +121,20 @@ class SparseLayer(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self.index = {name: fn(part) for name, part in self.index.items()}
+        self.index = {name: self._moved(part, fn) for name, part in self.index.items()}
         self._prepare()  # another dtype or device may want another kernel
         return self
+
+    @staticmethod
+    def _moved(part: Tensor, fn: Any) -> Tensor:
+        """Indices where ``fn`` puts its tensors, and with their numbers, which ``to_empty`` would lose."""
+        device = fn(part.new_empty(0)).device
+        if part.device.type == "meta" != device.type:
+            raise UsageError(
+                "a compressed model that was on the meta device has lost its indices, which are in no state dict; copy it "
+                "before (copy.deepcopy), or load a file into the dense model (campfire.load_)"
+            )
+        return part.to(device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_passes": {}}

@@ -2,6 +2,7 @@
 
 from campfire.pruner.phases import Phase, inter_epoch
 from campfire.pruner.pruner import Pruner
-from campfire.pruner.rules import bare, resolve, targets
+from campfire.pruner.rules import resolve, targets
+from campfire.pruner.unwrapping import bare, named_layers, unwrapped
 
-__all__ = ["Phase", "Pruner", "bare", "inter_epoch", "resolve", "targets"]
+__all__ = ["Phase", "Pruner", "bare", "inter_epoch", "named_layers", "resolve", "targets", "unwrapped"]

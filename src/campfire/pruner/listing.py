@@ -7,20 +7,22 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from campfire.mask import view4
+from campfire.pruner.unwrapping import named_layers
 from campfire.sparsity import LayerSparsity, SparsityReport
 
 
 def report_of(model: nn.Module, pruned: Mapping[str, LayerSparsity], dense: Mapping[str, str]) -> SparsityReport:
     """The pruned layers and, with their reasons, the dense ones, in the model's order."""
     rows, seen = [], set()
-    for name, module in model.named_modules():
+    layers = dict(named_layers(model))
+    for name, module in layers.items():
         if name in pruned:
             rows.append(pruned[name])
             seen.add(id(module.weight))
         elif name in dense:
             rows.append(_dense(name, module, dense[name], seen))
     held = sum(p.numel() for p in model.parameters() if not isinstance(p, UninitializedParameter))
-    listed = sum(_held(model.get_submodule(row.name), row) for row in rows)
+    listed = sum(_held(layers[row.name], row) for row in rows)
     return SparsityReport(rows, other=max(0, held - listed))
 
 

@@ -17,15 +17,16 @@ from campfire.mask import Mask
 from campfire.methods import Method
 from campfire.pruner import sharing, state
 from campfire.pruner.binding import Binding
-from campfire.pruner.clock import Clock
+from campfire.pruner.clock import Clock, whole
 from campfire.pruner.hosting import Hosting
 from campfire.pruner.later import Later
 from campfire.pruner.layer import PrunedLayer, for_layer
 from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
 from campfire.pruner.ranks import check_ranks
-from campfire.pruner.rules import Rules, bare, targets
+from campfire.pruner.rules import Rules, targets
 from campfire.pruner.together import lost_outputs, masks_together
+from campfire.pruner.unwrapping import bare
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score
@@ -77,6 +78,7 @@ class Pruner(Hosting):
         every: int = 1,
         seed: int = 0,
     ):
+        every = whole(every, "every")
         if every < 1:
             raise UsageError(f"every is a number of steps, 1 or more; got {every}")
         phases = phases_of(rules, schedule)
@@ -138,14 +140,15 @@ class Pruner(Hosting):
 
     # --- binding to an optimizer -----------------------------------------------------------------------------------
 
-    def attach(self, optimizer: Optimizer | Iterable[Optimizer], steps_per_epoch: int) -> "Pruner":
+    def attach(self, optimizer: Optimizer | Iterable[Optimizer], steps_per_epoch: int | None) -> "Pruner":
         """Bind to the optimizers that hold the weights; the first one is the clock.
 
         From now on dead weights' gradients are zero as they arrive, and after every step weights and optimizer state of
         the same shape are zero where the weight is dead.
 
         Args:
-            steps_per_epoch: optimizer steps in an epoch (with gradient accumulation fewer than batches).
+            steps_per_epoch: optimizer steps in an epoch (with gradient accumulation fewer than batches); None where epochs
+                have no fixed length: then each begins with `set_epoch`, and no other way.
 
         Raises:
             UsageError: it is attached already, or no optimizer holds a pruned weight.

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedParameter
-from torch.optim.swa_utils import AveragedModel
 
 from campfire.errors import NoEffect, UsageError
 from campfire.mask import view4
 from campfire.pruner.rulesets import RULESETS
+from campfire.pruner.unwrapping import bare, named_layers
 from campfire.structures import Structure, named, require
 from campfire.structures.base import Shape
 
@@ -46,23 +45,12 @@ class Refused:
     reason: str
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The user's own module, out of DDP, `torch.compile` and averaging wrappers."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, (DistributedDataParallel, DataParallel, AveragedModel)):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
-
-
 def targets(model: nn.Module) -> tuple[list[Target], list[Refused]]:
     """Every 2-D convolution and linear layer with a weight of its own; and the layers that cannot be pruned."""
     found: list[Target] = []
     refused: list[Refused] = []
     owner: dict[int, str] = {}
-    layers = [(n, m) for n, m in bare(model).named_modules() if isinstance(m, (_ConvNd, nn.Linear))]
+    layers = [(n, m) for n, m in named_layers(bare(model)) if isinstance(m, (_ConvNd, nn.Linear))]
     first = next((m for _, m in layers if isinstance(m, nn.Conv2d)), None)
     for name, module in layers:
         weight = module._parameters.get("weight")

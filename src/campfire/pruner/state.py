@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -29,7 +30,7 @@ class _Form(BaseModel):
 
 class _ClockForm(_Form):
     steps: Count
-    steps_per_epoch: Annotated[int, Field(ge=1)]
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None
     epoch_then: Annotated[float, Field(ge=0)]
     steps_then: Count
 
@@ -74,9 +75,9 @@ def state_of(pruner: "Pruner") -> dict[str, Any]:
             {
                 "schedule": _plain(s.schedule.to_dict()),
                 "structures": {n: str(x) for n, x in s.structures.items()},
-                "goals": dict(s.goals),
+                "goals": _plain(dict(s.goals)),
                 "plans": {n: dict(p) for n, p in s.plans.items()},
-                "applied": s.applied,
+                "applied": _plain(s.applied),
                 "updates": s.updates,
             }
             for s in pruner.stages
@@ -85,7 +86,7 @@ def state_of(pruner: "Pruner") -> dict[str, Any]:
             n: {
                 "shape": list(x.target.shape),
                 "structure": str(x.structure),
-                "requested": x.requested,
+                "requested": _plain(x.requested),
                 "bits": None if x.mask is None else pack_bits(x.mask.keep),
             }
             for n, x in pruner.layers.items()
@@ -205,16 +206,18 @@ def _differences(ours: _StateForm, saved: _StateForm) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, so that saved and live schedules compare equal."""
+    """Tuples as lists, so that saved and live schedules compare equal; numpy's numbers as Python's."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def spelled(part: Any) -> str:
     """A score or an allocation as a checkpoint names it: the same in every process."""
     if isinstance(part, Mapping):
-        return repr(dict(sorted(part.items())))
+        return repr(dict(sorted(_plain(dict(part)).items())))
     if isinstance(part, str) or is_dataclass(part):
         return str(part)
     return getattr(part, "__qualname__", type(part).__qualname__)

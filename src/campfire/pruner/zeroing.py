@@ -12,6 +12,7 @@ from campfire.errors import UsageError
 from campfire.mask import Mask, view4
 from campfire.pruner.layer import PrunedLayer
 from campfire.pruner.multiplying import Multiplication
+from campfire.pruner.unwrapping import named_layers
 
 
 @torch.no_grad()
@@ -73,12 +74,13 @@ class Zeroing:
 
 def _state_like(weight: Tensor, optimizer: Optimizer) -> list[Tensor]:
     state = optimizer.state.get(weight, {}).values()
-    return [v for v in state if isinstance(v, Tensor) and v.shape == weight.shape]
+    alike = [v for v in state if isinstance(v, Tensor) and v.shape == weight.shape]
+    return [v for v in alike if v.is_floating_point()]  # others are codes of some kind, and zero may mean anything
 
 
 def zero_where_dead_(model: nn.Module, masks: Mapping[str, Mask]) -> None:
     """Zero another model's weights under these masks; raise `UsageError` where it has no such layer."""
-    modules = dict(model.named_modules())
+    modules = dict(named_layers(model))
     for name, mask in masks.items():
         weight = getattr(modules.get(name), "weight", None)
         if not isinstance(weight, Tensor) or view4(weight).shape != mask.keep.shape:

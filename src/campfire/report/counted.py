@@ -144,5 +144,6 @@ def unusual(eps: float, steps: int | None, step_size: float | None) -> bool:
     >>> unusual(0.04, 10, 0.01), unusual(0.04, 10, 1e-6)
     (False, True)
     """
-    known = steps is not None and step_size is not None
-    return known and not math.isclose(step_size, 2.5 * eps / steps, rel_tol=1e-6)
+    if steps is None or step_size is None:
+        return False
+    return not math.isclose(step_size, 2.5 * eps / steps, rel_tol=1e-6)

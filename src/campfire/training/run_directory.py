@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from campfire.errors import UsageError
-from campfire.files.writing import replacing
+from campfire.files.writing import left, replacing
 from campfire.training import checkpoint
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ class RunDirectory:
 
     def sweep(self) -> None:
         """Delete what a killed run had not finished writing."""
-        for path in (*(self.path / f".{name}.tmp" for name in FILES), *self.path.glob(".*-*.pt.tmp")):
+        named = [path for name in FILES for path in left(self.path / name)]
+        for path in (*named, *self.path.glob(".*-*.pt.*.tmp")):
             path.unlink(missing_ok=True)
 
     def write_weights(self, model: nn.Module) -> None:

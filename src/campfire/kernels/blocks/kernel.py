@@ -84,6 +84,7 @@ class BlockPasses(Prepared):
             return self._dense.forward(x, value, bias, residual, relu)
         x, y = _nhwc(x), _empty(self.conv.output(tuple(x.shape), self.tiles.shape), x)
         residual = None if residual is None else _nhwc(residual)
+        bias = None if bias is None else bias.contiguous()
         channels, padded = x.shape[1], x.shape[3] + 2 * self.conv.padding
         pixel = channels + APART if self.conv.padding or (self._many_pixels and channels % 512 == 0) else 0
         if (key := (padded, pixel)) not in self._offsets:
