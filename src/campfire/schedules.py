@@ -36,6 +36,15 @@ class Schedule(ABC):
         """Whether masks are frozen by now: the target was reached and applied in an earlier step."""
         return epoch > self.end
 
+    @property
+    def last(self) -> int:
+        """The last epoch, counted from 0, in which masks may change.
+
+        >>> Era(start=1, length=3, target=0.7).last, OneShot(at=0, target=0.5).last
+        (4, 0)
+        """
+        return math.floor(self.end + 1e-9)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields plus ``kind``, for checkpoints and configuration files."""
         return {"kind": type(self).__name__.lower(), **self.__dict__}

@@ -57,6 +57,7 @@ class SparsityReport:
 
     layers: list[LayerSparsity]
     other: int = 0
+    standing: str = ""  # what is still to come
 
     @property
     def pruned(self) -> Total:
@@ -103,4 +104,4 @@ class SparsityReport:
                 lines += [f"{'':{wide}}  {r.remark}"] * bool(r.remark)
         for scope, total in (("pruned layers", self.pruned), ("convolutions", self.convs), ("whole model", self.model)):
             lines.append(f"{scope}: {total.sparsity:.4f} zeros, {total.kept:,} of {total.weights:,} weights kept")
-        return "\n".join(lines)
+        return "\n".join([*lines, *[self.standing] * bool(self.standing)])

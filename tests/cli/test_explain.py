@@ -41,6 +41,34 @@ def test_an_unknown_name_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
     assert "did you mean 'window'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rigll", "no structure, method or model is called 'rigll'; did you mean 'rigl'?"),
+        ("resnet_20", "did you mean 'resnet20'?"),
+        ("inter-epoc", "did you mean 'inter-epoch'?"),
+        ("./foo", "there is no file or folder ./foo"),
+        ("foo.pt", "there is no file or folder foo.pt"),
+        ("tiles:rows=-4", "a box has one row and one channel or more; got -4 x 4"),
+    ],
+)
+def test_what_is_not_there(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", name]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_inter_epoch_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "inter-epoch"]) == 0
+    assert "first an era of `ck`, then an era of `window`" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["bench", "masks"], ["bench", "kernels"], ["explain", "resnet20"]])
+@pytest.mark.parametrize("given", ["70", "-0.1", "1", "nan", "much"])
+def test_zeros_are_a_fraction(command: list[str], given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--sparsity", given]) == 2
+    assert f"a fraction of zeros is 0 or more and below 1, such as 0.7; got {given}" in capsys.readouterr().err
+
+
 def test_blocks_tell_which_devices_run_them(capsys: pytest.CaptureFixture[str]) -> None:
     def runs(spec: str) -> list[str]:
         assert main(["explain", spec, "--json"]) == 0

@@ -246,3 +246,12 @@ def test_a_layer_that_begins_at_zero_is_not_taken_for_a_pruned_one(tmp_path: Pat
     again = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
     report = campfire.load_(again, tmp_path / "y.campfire")
     assert (report.compressed, report.layers[0].reason) == ([], "nothing in it lives, so it could learn nothing")
+
+
+def test_what_was_loaded_is_counted_and_needs_an_optimizer(tmp_path: Path) -> None:
+    model, pruner = pruned()
+    campfire.save(tmp_path / "x.campfire", model, pruner)
+    report = campfire.load_(net(), tmp_path / "x.campfire")
+    kept = sum(int(mask.keep.sum()) for mask in pruner.masks.values())
+    assert (report.before > report.after, report.after) == (True, 4 * kept)
+    assert str(report).endswith("no optimizer that was made before holds these values: to train on, make it now")

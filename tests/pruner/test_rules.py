@@ -149,7 +149,7 @@ def test_a_long_list_of_layers_is_cut():
         (CK, "rules are a structure, a mapping"),
         (None, "rules are a structure, a mapping"),
         ([], "one Phase or more"),
-        (["ck"], "one Phase or more"),
+        (["ck"], "rules for some layers are a mapping"),
     ],
 )
 def test_wrong_rules(rules, message):

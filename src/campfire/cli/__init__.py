@@ -30,6 +30,11 @@ COMMANDS = {
     "bench": ("campfire.cli.bench:main", "time the parts on this machine"),
 }
 
+CODES = (
+    "exit codes: 0 done; 1 failed; 2 wrong usage; 3 diverged; 4 a check failed; 75 stopped by a signal after a checkpoint; "
+    "130 Ctrl-C"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``campfire COMMAND ...`` and return its exit code.
@@ -63,5 +68,5 @@ def _help() -> str:
     wide = max(map(len, COMMANDS))
     lines = [f"  {name:{wide}}  {summary}" for name, (_, summary) in COMMANDS.items()]
     usage = "usage: campfire COMMAND [options]\n\nCNNs sparse in structures that hardware can use.\n\ncommands:\n"
-    last = "\n\ncampfire COMMAND --help tells more; --debug shows where an error was raised; --version."
+    last = "\n\ncampfire COMMAND --help tells more; --debug shows where an error was raised; --version.\n" + CODES
     return usage + "\n".join(lines) + last

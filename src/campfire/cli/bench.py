@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from campfire.cli.flags import Parser
+from campfire.cli.flags import Parser, zeros
 from campfire.errors import UsageError
 
 PASSES = ("forward", "d_input", "d_values")
@@ -43,7 +43,7 @@ def parser() -> Parser:
     for one in (masks, kernels, whole, sizes):
         what = "a name, or a run whose network is timed as it is" if one is whole else "a name"
         one.add_argument("--model", default="resnet50", metavar="NAME", help=f"{what} (default: resnet50)")
-        one.add_argument("--sparsity", type=float, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
+        one.add_argument("--sparsity", type=zeros, default=0.7, metavar="S", help="fraction of zeros (default: 0.7)")
         if one is not sizes:
             one.add_argument(
                 "--rounds", type=int, default=9, metavar="N", help="medians over so many turns (default: 9)"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from campfire.cli.flags import Parser
+from campfire.cli.flags import Parser, zeros
+from campfire.errors import UnknownName, UsageError
 
 DTYPES = ("float32", "bfloat16", "float16")
 SHAPES = {
@@ -30,7 +31,7 @@ def parser() -> Parser:
         help="as --structure and --method take it: ck, window:mode=campfire; a model: resnet50; a run directory or checkpoint",
     )  # fmt: skip
     own.add_argument("--structure", default="tiles", metavar="S", help="of a model's layers (default: tiles)")
-    own.add_argument("--sparsity", type=float, default=0.7, metavar="X", help="of a model's layers (default: 0.7)")
+    own.add_argument("--sparsity", type=zeros, default=0.7, metavar="X", help="of a model's layers (default: 0.7)")
     own.add_argument("--batch", type=int, metavar="N", help="images at once (default: 16, or as the run trains)")
     own.add_argument("--size", type=int, default=224, metavar="N", help="height and width of a model's images")
     own.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="in which a model computes")
@@ -89,11 +90,15 @@ def page(spec: str) -> dict[str, Any]:
         UnknownName: no structure, rule set or method.
     """
     from campfire import methods, structures
+    from campfire.pruner import inter_epoch
     from campfire.pruner.rulesets import RULESETS
 
     name = spec.partition(":")[0].strip()
     if rules := RULESETS.get(spec):
         return {"name": spec, "kind": "rule set", "page": inspect.getdoc(rules) or "", "options": {}}
+    if spec == "inter-epoch":
+        return {"name": spec, "kind": "structure", "page": inspect.getdoc(inter_epoch) or "", "options": {}}
+    _require_known(spec, name)
     if name in methods.REGISTRY:
         plugin, kind = methods.named(spec), "method"
     else:
@@ -109,6 +114,19 @@ def page(spec: str) -> dict[str, Any]:
     if {"rows", "channels"} <= set(options):
         found["blocks"] = blocks(plugin)
     return found
+
+
+def _require_known(spec: str, name: str) -> None:
+    """Raise `UsageError` where nothing at all is called so."""
+    from campfire import methods, models, structures
+    from campfire.pruner.rulesets import RULESETS
+
+    ours = {**structures.REGISTRY, **methods.REGISTRY}
+    if name in ours or name.isdecimal():  # 2:4
+        return
+    if "/" in name or name.endswith((".pt", ".safetensors", ".campfire")):
+        raise UsageError(f"there is no file or folder {spec}")
+    raise UnknownName("structure, method or model", spec, [*ours, *RULESETS, "2:4", "inter-epoch", *models.names()])
 
 
 def blocks(structure: Any) -> dict[str, Any]:

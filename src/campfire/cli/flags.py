@@ -43,6 +43,17 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+def zeros(text: str) -> float:
+    """A fraction of zeros, as a flag's ``type``."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if 0 <= found < 1:
+        return found
+    raise argparse.ArgumentTypeError(f"a fraction of zeros is 0 or more and below 1, such as 0.7; got {text}")
+
+
 class _Help(argparse.HelpFormatter):
     """One column for flags, one for help."""
 

@@ -1,6 +1,6 @@
 """The flags that say which network is meant."""
 
-from campfire.cli.flags import KeyValues, Parser
+from campfire.cli.flags import KeyValues, Parser, zeros
 
 
 def add_network_options(parser: Parser) -> None:
@@ -17,4 +17,4 @@ def add_network_options(parser: Parser) -> None:
         help="height and width of images, where no run says (default: 224)",
     )
     parser.add_argument("--structure", default="dense", metavar="S", help="of a model by name (default: dense)")
-    parser.add_argument("--sparsity", type=float, default=0.7, metavar="X", help="of structures (default: 0.7)")
+    parser.add_argument("--sparsity", type=zeros, default=0.7, metavar="X", help="of structures (default: 0.7)")

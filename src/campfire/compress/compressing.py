@@ -80,14 +80,14 @@ def compress_(
     rows = [_compress(model, layer, optimizers, layout, kernel) for layer in pruner.layers.values()]
     if attached:
         keep_masked(pruner, optimizers)
-    report = Report(rows)
+    report = Report(rows, held=bool(optimizers))
     if report.compressed:
         guard(model)
     if example is None or not report.compressed:
         return report
     plan = tune_(model, example)
     layers = {layer.target.name: layer.target.module for layer in pruner.layers.values()}
-    return Report([_renamed(row, layers[row.name]) for row in rows], plan)
+    return dataclasses.replace(report, layers=[_renamed(row, layers[row.name]) for row in rows], plan=plan)
 
 
 def _require(
@@ -102,7 +102,7 @@ def _require(
     if pruner.model is not model:
         raise UsageError("the pruner was made for another model; give the model that it prunes")
     if not pruner.frozen:
-        raise UsageError(f"masks still change: epoch {pruner.epoch:g} is within or before an era; compress after it")
+        raise UsageError(f"masks still change: {pruner.standing}; compress after it")
     if layout is not None and layout not in LAYOUTS:
         raise UnknownName("layout", layout, LAYOUTS)
     if kernel not in ("auto", *KERNELS):
@@ -199,6 +199,11 @@ def _row(
         kernel=str(sparse.choice()),
         before=after if before is None else before,
         after=after,
-        indices=sum(b.numel() * b.element_size() for b in sparse.index.values()),
+        indices=indices_of(sparse),
         already=already,
     )
+
+
+def indices_of(sparse: SparseLayer) -> int:
+    """Bytes that say where the values belong."""
+    return sum(part.numel() * part.element_size() for part in sparse.index.values())

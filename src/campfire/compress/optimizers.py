@@ -29,6 +29,10 @@ def require_carriable(optimizers: Iterable[Optimizer], weights: Iterable[Tensor]
         for weight in weights:
             state = optimizer.state.get(weight, {})
             reasons += [f"its state {key!r} is {kind}" for key, kind in _foreign(state, weight)]
+        if any(" of shape " in reason for reason in reasons):
+            reasons.append(
+                "the state of a compressed model is loaded after compress_, which its pruner's state and the masks precede"
+            )
         if reasons:
             raise DoesNotFit("compression", f"the optimizer {name}", dict.fromkeys(reasons))
 

@@ -38,6 +38,7 @@ class Report:
 
     layers: list[LayerReport]
     plan: Plan | None = None  # how they run, where they were tuned
+    held: bool = True  # whether an optimizer holds their values
 
     @property
     def compressed(self) -> list[str]:
@@ -74,6 +75,8 @@ class Report:
         wide = max([len(row.name) for row in self.layers] + [5])
         head = f"{'layer':{wide}}  {'shape':>16}  {'layout':8}  {'kernel':12} {'weights kept':>23}"
         plan = [] if self.plan is None else [self.plan.summary()]
+        if not self.held and self.changed:
+            plan.append("no optimizer that was made before holds these values: to train on, make it now")
         return "\n".join([head, *(_line(row, wide) for row in self.layers), self._summary(), *plan])
 
     def _summary(self) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from campfire.compress.compressing import best_layout, sparse_of, why_dense
+from campfire.compress.compressing import best_layout, indices_of, sparse_of, why_dense
 from campfire.compress.loading import guard
+from campfire.compress.optimizers import nbytes
 from campfire.compress.places import put, require_unwrapped
 from campfire.compress.report import LayerReport, Report
 from campfire.errors import CheckpointError, DoesNotFit
@@ -71,7 +72,7 @@ def load_(model: nn.Module, path: str | Path, sparse: bool = True, limit: int | 
     rows = [_row(model, name, mask) for name, mask in loaded.masks.items()] if sparse else []
     if any(row.layout for row in rows):
         guard(model)
-    return Report(rows)
+    return Report(rows, held=False)
 
 
 def _row(model: nn.Module, name: str, mask: Mask) -> LayerReport:
@@ -97,5 +98,10 @@ def _row(model: nn.Module, name: str, mask: Mask) -> LayerReport:
             reasons = error.reasons
         else:
             put(model, module, sparse)
-            return dataclasses.replace(row, layout=sparse.layout, kernel=str(sparse.choice()))
+            sizes = {
+                "before": nbytes([], module.weight),
+                "after": nbytes([], sparse.value),
+                "indices": indices_of(sparse),
+            }
+            return dataclasses.replace(row, layout=sparse.layout, kernel=str(sparse.choice()), **sizes)
     return dataclasses.replace(row, reason="; ".join(reasons))

@@ -71,7 +71,8 @@ class _Pick(Function):
 
 def _way(x: Tensor, operator, function):  # pyright: ignore[reportMissingParameterType]
     """The operator where somebody traces, who must not see inside; else the function itself, which costs less."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.device.type == "meta":
+    tracing = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    if tracing or x.device.type == "meta":
         return operator
     return function if type(x) in (Tensor, nn.Parameter) else operator
 

@@ -74,6 +74,8 @@ def inter_epoch(start: float, length: float, target: float, share: float = 0.5, 
 def phases_of(rules: Rules | Sequence[Phase], schedule: Schedule | None) -> list[Phase]:
     """One phase, or the given ones; raise `UsageError` where they do not follow each other."""
     if isinstance(rules, Sequence) and not isinstance(rules, str):
+        if rules and not any(isinstance(p, Phase) for p in rules):
+            raise UsageError(f"rules for some layers are a mapping, such as {{'layer1.*': 'ck'}}; got {rules!r:.60}")
         if schedule is not None:
             raise UsageError("a list of phases carries its own schedules; leave schedule out")
         phases = list(rules)

@@ -25,6 +25,7 @@ from campfire.pruner.listing import report_of
 from campfire.pruner.phases import Phase, Stage, bind, phases_of
 from campfire.pruner.ranks import check_ranks
 from campfire.pruner.rules import Rules, targets
+from campfire.pruner.successors import release_others
 from campfire.pruner.together import lost_outputs, masks_together
 from campfire.pruner.unwrapping import bare
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
@@ -78,6 +79,8 @@ class Pruner(Hosting):
         every: int = 1,
         seed: int = 0,
     ):
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"a pruner is made for a model, a torch.nn.Module; got {type(model).__name__}")
         every = whole(every, "every")
         if every < 1:
             raise UsageError(f"every is a number of steps, 1 or more; got {every}")
@@ -156,6 +159,7 @@ class Pruner(Hosting):
         if self._binding is not None:
             raise UsageError("this pruner is attached already; call detach() first")
         self._clock.pace(steps_per_epoch)
+        release_others(self)
         self._binding = Binding(self.layers.values(), optimizer, self._before_step, self._after_step, self._watched)
         return self
 
@@ -273,7 +277,20 @@ class Pruner(Hosting):
     def report(self) -> SparsityReport:
         """What was asked and what is true, layer by layer."""
         finals = {n: s.goals.get(n, s.schedule.target) for s in self.stages for n in s.structures}
-        return report_of(self.model, {n: x.report(finals[n]) for n, x in self.layers.items()}, self._dense)
+        found = report_of(self.model, {n: x.report(finals[n]) for n, x in self.layers.items()}, self._dense)
+        return dataclasses.replace(found, standing=self.standing)
+
+    @property
+    def standing(self) -> str:
+        """What is still to come, in words; "" once masks are final."""
+        if self.frozen:
+            return ""
+        if not self.steps and self._binding is None:
+            return "no step was seen: attach(optimizer, steps_per_epoch) comes before training"
+        last = self.stages[-1].schedule
+        return (
+            f"at epoch {self.epoch:g}, masks change until epoch {last.last} is over, where {last.target:.3f} is asked"
+        )
 
     def forecast(self) -> SparsityReport:
         """What the end of the schedule asks of each layer, and how many weights its structure keeps then; no mask is made.

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
-from campfire.errors import NoEffect, UsageError
+from campfire.errors import NoEffect, UnknownName, UsageError
 from campfire.mask import view4
 from campfire.pruner.rulesets import RULESETS
 from campfire.pruner.unwrapping import bare, named_layers
-from campfire.structures import Structure, named, require
+from campfire.structures import REGISTRY, Structure, named, require
 from campfire.structures.base import Shape
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -84,6 +84,8 @@ def resolve(
         UsageError: a rule matches no layer, or nothing would be pruned.
         DoesNotFit: a layer is named in full, and the structure does not fit it.
     """
+    if isinstance(rules, str) and rules == "dense":
+        raise UsageError("'dense' prunes nothing; train without a pruner")
     if isinstance(rules, (str, Structure)):
         wanted = {t.name: _structure_for(rules, t) for t in found}
         dense = {t.name: reason for t in found if (reason := _outside(wanted[t.name], t))}
@@ -114,7 +116,14 @@ def _structure_for(given: Structure | str, target: Target) -> Structure:
 def _structure(given: Structure | str) -> Structure:
     if not isinstance(given, (str, Structure)):
         raise UsageError(f"a rule gives a structure, its name, or None; got {given!r}")
-    return named(given) if isinstance(given, str) else given
+    if isinstance(given, Structure):
+        return given
+    name = given.partition(":")[0].strip()
+    if name == "inter-epoch":
+        raise UsageError("inter-epoch is two eras of their own: Pruner(model, inter_epoch(start, length, target))")
+    if name in REGISTRY or name.isdecimal():  # 2:4
+        return named(given)
+    raise UnknownName("structure", name, [*REGISTRY, *RULESETS, "2:4", "dense", "inter-epoch"])
 
 
 def _outside(structure: Structure, target: Target) -> str:
@@ -144,13 +153,13 @@ def _by_rule(
         if given is None or given == "dense":
             dense |= {t.name: "a rule leaves it dense" for t in taken}
             continue
-        structure = _structure(given)
+        wanted = {t.name: _structure_for(given, t) for t in taken}
         for t in taken:
             if selector == t.name:
-                require(structure, t.shape, f"layer {t.name!r} of shape {t.shape}", t.groups)
-        if taken and all(structure.why_not(t.shape, t.groups) for t in taken):
-            _no_effect(selector, f"{str(structure)!r} fits none of its layers")
-        asked |= {t.name: structure for t in taken}
+                require(wanted[t.name], t.shape, f"layer {t.name!r} of shape {t.shape}", t.groups)
+        if taken and all(wanted[t.name].why_not(t.shape, t.groups) for t in taken):
+            _no_effect(selector, f"{' or '.join(dict.fromkeys(map(str, wanted.values())))!r} fits none of its layers")
+        asked |= wanted
         dense = {name: reason for name, reason in dense.items() if name not in asked}
     return asked, dense
 
@@ -158,6 +167,8 @@ def _by_rule(
 def _matches(selector: Selector, layer: Target | Refused) -> bool:
     if isinstance(selector, type):
         return isinstance(layer.module, selector)
+    if isinstance(selector, nn.Module):
+        raise UsageError(f"a rule names layers by their names, not by themselves; got {type(selector).__name__}")
     if callable(selector):
         return bool(selector(layer.name, layer.module))
     if not isinstance(selector, str):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from campfire.errors import UsageError
 from campfire.structures.base import Grain, Shape
 
 
@@ -25,13 +26,15 @@ class Tiles(Grain):
     rows: int = 32
     channels: int = 4
 
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.channels < 1:
+            raise UsageError(f"a box has one row and one channel or more; got {self.rows} x {self.channels}")
+
     def tile(self, shape: Shape) -> Shape:
         return self.rows, self.channels, shape[2], shape[3]
 
     def why_not(self, shape: Shape, groups: int = 1) -> list[str]:
         reasons = super().why_not(shape, groups)
-        if self.rows < 1 or self.channels < 1:
-            return [*reasons, f"rows and channels are 1 or more; got {self.rows} and {self.channels}"]
         if shape[0] % self.rows or shape[1] % self.channels:
             box = f"{self.rows} outputs x {self.channels} inputs"
             reasons.append(f"boxes of {box} do not divide {shape[0]} x {shape[1]}")
