@@ -67,7 +67,7 @@ def test_one_call_gives_both_gradients() -> None:
     calls = {event.key: event.count for event in profile.key_averages()}
     assert calls["aten::convolution_backward"] == 1
     assert not any(name.startswith("campfire::") for name in calls)
-    weight = sparse.weight.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = sparse.weight.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     z = x.detach().requires_grad_()
     nn.functional.conv2d(z, weight, sparse.bias, padding=1).sum().backward()
     torch.testing.assert_close(x.grad, z.grad, rtol=0, atol=0)
