@@ -72,7 +72,7 @@ def run(line: str) -> None:
     if argv[:2] == ["bench", "masks"]:
         argv += ["--model", "resnet8", "--rounds", "1"]
     if argv[:2] in (["bench", "kernels"], ["bench", "model"]):
-        argv += ["--model", "resnet18", "--size", "32", "--batches", "2", "--rounds", "1"]
+        argv += ["--model", "resnet20", "--size", "32", "--batches", "2", "--rounds", "1"]
     if argv[:2] == ["explain", "resnet50"]:
         argv = ["explain", "resnet8", *argv[2:], "--size", "32", "--batch", "2", "--dispatch", "model"]
     if argv[:2] == ["cost", "resnet20"]:
