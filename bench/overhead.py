@@ -3,9 +3,10 @@
     python bench/overhead.py --model resnet20 --width 2 --batch 128 --structure ck --by step
     python bench/overhead.py --model resnet50 --size 224 --classes 1000 --batch 32 --fp32 --steps 1 --rounds 9
 
-``--by step`` moves the target, and so the masks of every layer, with every step; with ``--era 20 --steps-per-epoch 40036`` as
-slowly as on ImageNet. ``--by epoch`` is the paper's era, in which the masks of a step inside an epoch cannot change. Prints one JSON object: median milliseconds of a step in each
-state, and the median over rounds of with / without.
+``--by step`` moves the target, and so the masks of every layer, with every step; with ``--era 20 --steps-per-epoch
+40036`` as slowly as on ImageNet. ``--by epoch`` is the paper's era, in which the masks of a step inside an epoch
+cannot change. Prints one JSON object: median milliseconds of a step in each state, and the median over rounds of with
+/ without.
 """
 
 import argparse

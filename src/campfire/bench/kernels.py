@@ -39,14 +39,15 @@ def bench_kernels(
 ) -> dict[str, Any]:
     """Milliseconds of every layer, pass and structure, and ratios: dense time over sparse time, round by round.
 
-    ``dtype``, float32, bfloat16 or float16, is that of all tensors on both sides. Dense is the library on the same masked weight in the faster of its two memory formats, chosen layer by layer and pass
-    by pass. Sparse is all that a pass does from tensors to tensors in the kernel's own format, in which its neighbours
-    stay. Where that is not NHWC, ``convert_ms`` is what it takes to bring the pass's inputs from NHWC and its result to
-    NHWC, and ``ratio_converted`` charges the kernel with both. ``rho`` is the speed of the sparse kernel's own arithmetic
-    in units of the dense library's: ratio x density. ``flops`` are those of a sparse pass, borders included, ``bytes`` the
-    least that it must read and write. Freed memory stays with the process, for all candidates, so that
-    no candidate is charged for page faults. ``by_kind`` tells 1x1 layers from others; structures that thin the taps
-    are timed where there are several.
+    ``dtype``, float32, bfloat16 or float16, is that of all tensors on both sides. Dense is the library on the same
+    masked weight in the faster of its two memory formats, chosen layer by layer and pass by pass. Sparse is all that
+    a pass does from tensors to tensors in the kernel's own format, in which its neighbours stay. Where that is not
+    NHWC, ``convert_ms`` is what it takes to bring the pass's inputs from NHWC and its result to NHWC, and
+    ``ratio_converted`` charges the kernel with both. ``rho`` is the speed of the sparse kernel's own arithmetic in
+    units of the dense library's: ratio x density. ``flops`` are those of a sparse pass, borders included, ``bytes``
+    the least that it must read and write. Freed memory stays with the process, for all candidates, so that no
+    candidate is charged for page faults. ``by_kind`` tells 1x1 layers from others; structures that thin the taps are
+    timed where there are several.
 
     ``device="cuda"``: passes are captured as CUDA graphs and timed by events, on inputs that take turns until the second
     cache has forgotten each; the library searches for its best algorithm (cuDNN's benchmark mode), and float32 is TF32

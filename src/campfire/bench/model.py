@@ -43,10 +43,11 @@ def bench_model(
 ) -> dict[str, Any]:
     """Milliseconds of inference and of a training step (forward, backward, SGD with momentum), dense and compressed.
 
-    ``model`` is a name, or a run: then its network is timed as it was trained and pruned, on images of its size. All in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
-    sides are `campfire.fuse`d. Ratios are dense over sparse, round by round. Dense is what the library does when it is
-    called layer by layer (oneDNN): float32, and bfloat16, which in inference means weights converted once, and in training
-    autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins;
+    ``model`` is a name, or a run: then its network is timed as it was trained and pruned, on images of its size. All
+    in channels_last. Kernels are chosen by `campfire.tune_`, for inference and for training each. In inference both
+    sides are `campfire.fuse`d. Ratios are dense over sparse, round by round. Dense is what the library does when it
+    is called layer by layer (oneDNN): float32, and bfloat16, which in inference means weights converted once, and in
+    training autocast. ``dense_bf16_ratio`` is dense bfloat16 over sparse in float32, below 1 where bfloat16 wins;
     ``both_bf16_ratio`` is dense over sparse, both in bfloat16.
 
     With ``best`` the strongest dense inference that users have is timed as well, in both dtypes: the fused model

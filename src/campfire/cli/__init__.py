@@ -37,10 +37,7 @@ CODES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``campfire COMMAND ...`` and return its exit code.
-
-    0 done; 1 failed; 2 wrong usage; 3 diverged; 4 a check failed; 75 stopped by a signal after a checkpoint; 130 Ctrl-C.
-    """
+    """Run ``campfire COMMAND ...`` and return its exit code, one of `CODES`."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(_help())

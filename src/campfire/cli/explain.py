@@ -118,15 +118,14 @@ def page(spec: str) -> dict[str, Any]:
 
 def _require_known(spec: str, name: str) -> None:
     """Raise `UsageError` where nothing at all is called so."""
-    from campfire import methods, models, structures
-    from campfire.pruner.rulesets import RULESETS
+    from campfire import methods, models
+    from campfire.pruner.rulesets import is_structure, known
 
-    ours = {**structures.REGISTRY, **methods.REGISTRY}
-    if name in ours or name.isdecimal():  # 2:4
+    if is_structure(name) or name in methods.REGISTRY:
         return
     if "/" in name or name.endswith((".pt", ".safetensors", ".campfire")):
         raise UsageError(f"there is no file or folder {spec}")
-    raise UnknownName("structure, method or model", spec, [*ours, *RULESETS, "2:4", "inter-epoch", *models.names()])
+    raise UnknownName("structure, method or model", spec, [*known(), *methods.REGISTRY, *models.names()])
 
 
 def blocks(structure: Any) -> dict[str, Any]:

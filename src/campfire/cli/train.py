@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from campfire.cli.flags import Parser, add_options
-from campfire.config import Config, Layer, from_file, from_sets, held, load, to_yaml
+from campfire.config import Config, Layer, from_file, from_sets, load, pinned, to_yaml
 
 EPILOG = "Later wins: defaults < --config < --set < flags. Exit codes: campfire --help."
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
     names = ("output", "resume", "overwrite", "allow_config_change", "allow_world_change")
     with log_on_stderr(_first()) as console:
-        if layers and (said := held(layers[0], config)):
+        if layers and (said := pinned(layers[0], config)):
             log.warning("warning: %s: %s", args.config, ", ".join(said))
         result = train(config, console=console, **{name: getattr(args, name) for name in names})
     if _first():

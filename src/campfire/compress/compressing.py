@@ -39,11 +39,12 @@ def compress_(
 
     Training goes on as it was: the values take the weight's place in its parameter group, with their share of its
     gradient and of all optimizer state of its shape. The model's state dict stays the dense one; one that is not zero
-    where nothing lives is refused (`CheckpointError`), and then nothing is loaded. A layer that has no
-    sparse form stays dense, for a reason that the report gives; its masks are kept true as before. Nothing happens to
-    layers that are compressed already. Sparse layers return images channels last: a model that flattens them by ``view``
-    needs ``flatten`` or ``reshape`` there, as it does under ``memory_format=torch.channels_last``. Lists of parameters that were made before are stale, and so is an average of the
-    model (``AveragedModel``), which is one of dense weights: make it anew from the compressed model.
+    where nothing lives is refused (`CheckpointError`), and then nothing is loaded. A layer that has no sparse form stays
+    dense, for a reason that the report gives; its masks are kept true as before. Nothing happens to layers that are
+    compressed already. Sparse layers return images channels last: a model that flattens them by ``view`` needs
+    ``flatten`` or ``reshape`` there, as it does under ``memory_format=torch.channels_last``. Lists of parameters that
+    were made before are stale, and so is an average of the model (``AveragedModel``), which is one of dense weights:
+    make it anew from the compressed model.
 
     Args:
         model: the model itself, the one the pruner was made for; wrap it (DDP, ``torch.compile``) afterwards.

@@ -31,7 +31,7 @@ def require_carriable(optimizers: Iterable[Optimizer], weights: Iterable[Tensor]
             reasons += [f"its state {key!r} is {kind}" for key, kind in _foreign(state, weight)]
         if any(" of shape " in reason for reason in reasons):
             reasons.append(
-                "the state of a compressed model is loaded after compress_, which its pruner's state and the masks precede"
+                "the state of a compressed model is loaded after compress_, in this order: model, pruner, compress_, optimizer"
             )
         if reasons:
             raise DoesNotFit("compression", f"the optimizer {name}", dict.fromkeys(reasons))

@@ -6,8 +6,8 @@
 """
 
 from campfire.config.completion import derived, prunes
-from campfire.config.held import held
 from campfire.config.layers import Layer, differences, from_file, from_flags, from_sets, from_tree, merge, to_yaml
+from campfire.config.pinned import pinned
 from campfire.config.schema import FLAGS, OPTIONS, SECTIONS, Config, Section, aliases_of, flag_of
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "from_flags",
     "from_sets",
     "from_tree",
-    "held",
     "load",
     "merge",
+    "pinned",
     "prunes",
     "to_yaml",
 ]

@@ -177,10 +177,8 @@ def by_zeros(state: Mapping[str, Tensor]) -> dict[str, Claim]:
         if tensor.dim() not in (2, 4) or NAMES.get(tensor.dtype) not in FLOATS or not tensor.numel():
             continue
         keep = view4(tensor.detach()) != 0
-        if (dead := keep.numel() - int(keep.count_nonzero())) in (
-            0,
-            keep.numel(),
-        ):  # all zero: not pruned, but not yet trained
+        dead = keep.numel() - int(keep.count_nonzero())
+        if dead in (0, keep.numel()):  # all zero: not pruned, but not yet trained
             continue
         if encode(keep.cpu().numpy()).nbytes < dead * tensor.element_size():
             found[name] = Claim(Mask(keep))

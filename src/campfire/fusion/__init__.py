@@ -62,12 +62,13 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     """A copy for inference, in eval mode and without gradients, that computes the same in fewer passes over memory.
 
     Every batch normalisation behind a convolution or linear layer, dense or sparse, whose result nobody else reads is
-    folded into weights (or packed values) and bias; sums with a residual and ReLUs that follow a sparse layer become part
-    of its kernel. Outputs that were regrouped stay as they lie where only convolutions read them, whose inputs are numbered
-    anew; where sums join several orders, one of them stays. All this is decided from the modules that the forward pass calls, so subclasses, hooks and functional
-    batch normalisation stay as they are; a part whose steps depend on its input runs unchanged. ``report`` says what
-    was done. Kernels stay those that were chosen for the original, which is not changed (so `tune_` it before); layers that
-    were left to the dense library become ordinary ones.
+    folded into weights (or packed values) and bias; sums with a residual and ReLUs that follow a sparse layer become
+    part of its kernel. Outputs that were regrouped stay as they lie where only convolutions read them, whose inputs
+    are numbered anew; where sums join several orders, one of them stays. All this is decided from the modules that
+    the forward pass calls, so subclasses, hooks and functional batch normalisation stay as they are; a part whose
+    steps depend on its input runs unchanged. ``report`` says what was done. Kernels stay those that were chosen for
+    the original, which is not changed (so `tune_` it before); layers that were left to the dense library become
+    ordinary ones.
 
     The copy takes images of any size and number. Optional arguments of the forward pass are fixed at their defaults.
 

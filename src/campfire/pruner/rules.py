@@ -12,9 +12,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from campfire.errors import NoEffect, UnknownName, UsageError
 from campfire.mask import view4
-from campfire.pruner.rulesets import RULESETS
+from campfire.pruner.rulesets import RULESETS, is_structure, known
 from campfire.pruner.unwrapping import bare, named_layers
-from campfire.structures import REGISTRY, Structure, named, require
+from campfire.structures import Structure, named, require
 from campfire.structures.base import Shape
 
 Selector = str | type[nn.Module] | Callable[[str, nn.Module], bool]
@@ -76,9 +76,10 @@ def resolve(
 ) -> tuple[dict[str, Structure], dict[str, str]]:
     """The structure of each pruned layer and the reason of each dense one; the first matching rule wins.
 
-    A single structure, or the name of a rule set (`campfire.pruner.rulesets`), is laid on its default scope: convolutions with groups = 1 except the first, or, for the
-    structures of fully connected layers, linear layers. In a mapping a key is a glob (``"layer1.*"``), a regular
-    expression (``"re:layer[12]"``), a module type, or a function of (name, module); the value None means dense.
+    A single structure, or the name of a rule set (`campfire.pruner.rulesets`), is laid on its default scope:
+    convolutions with groups = 1 except the first, or, for the structures of fully connected layers, linear layers. In a
+    mapping a key is a glob (``"layer1.*"``), a regular expression (``"re:layer[12]"``), a module type, or a function of
+    (name, module); the value None means dense.
 
     Raises:
         UsageError: a rule matches no layer, or nothing would be pruned.
@@ -121,9 +122,9 @@ def _structure(given: Structure | str) -> Structure:
     name = given.partition(":")[0].strip()
     if name == "inter-epoch":
         raise UsageError("inter-epoch is two eras of their own: Pruner(model, inter_epoch(start, length, target))")
-    if name in REGISTRY or name.isdecimal():  # 2:4
+    if is_structure(name):
         return named(given)
-    raise UnknownName("structure", name, [*REGISTRY, *RULESETS, "2:4", "dense", "inter-epoch"])
+    raise UnknownName("structure", name, [*known(), "dense"])
 
 
 def _outside(structure: Structure, target: Target) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from campfire.structures import Structure, named
+from campfire.structures import REGISTRY, Structure, named
 from campfire.structures.base import Shape
 
 
@@ -17,3 +17,17 @@ def cpu(shape: Shape) -> Structure:
 
 
 RULESETS: dict[str, Callable[[Shape], Structure]] = {"cpu": cpu}
+
+
+def is_structure(name: str) -> bool:
+    """Whether this names one structure: one of the registry, or N of N:M.
+
+    >>> is_structure("ck"), is_structure("2"), is_structure("cpu")
+    (True, True, False)
+    """
+    return name in REGISTRY or name.isdecimal()
+
+
+def known() -> list[str]:
+    """The names that may stand where a structure is asked for."""
+    return [*REGISTRY, *RULESETS, "2:4", "inter-epoch"]

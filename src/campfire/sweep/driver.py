@@ -36,7 +36,8 @@ class Driver:
     """Works on the sweep of ``index`` until every trial has ended, beside other drivers if there are any.
 
     A trial that dies, or that somebody else stops, is started again, from its checkpoint; after ``retries`` such ends
-    without a step of progress between them it has failed. ``stopping`` is asked between looks, every ``poll`` seconds: once true, trials stop after a checkpoint.
+    without a step of progress between them it has failed. ``stopping`` is asked between looks, every ``poll``
+    seconds: once true, trials stop after a checkpoint.
     """
 
     def __init__(

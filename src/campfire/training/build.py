@@ -157,7 +157,7 @@ def _own_gpu(name: str, ranks: Ranks) -> str:
     return f"cuda:{ranks.local}"
 
 
-def chosen(**compute: Any) -> Compute:
+def compute_settings(**compute: Any) -> Compute:
     """The settings for a device, each checked as in a configuration: ``device``, ``threads``; None is the default.
 
     Raises:

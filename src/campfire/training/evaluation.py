@@ -18,7 +18,7 @@ from campfire.errors import CampfireError, CheckpointError, UsageError
 from campfire.mask import view4
 from campfire.pruner import Pruner
 from campfire.training import checkpoint
-from campfire.training.build import chosen, load_data, make_model, placed, prepare
+from campfire.training.build import compute_settings, load_data, make_model, placed, prepare
 from campfire.training.pruning import make_pruner
 from campfire.training.ranks import ALONE, Ranks
 
@@ -161,7 +161,7 @@ def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dic
         UsageError: there is no such run, or the images are of other classes.
         CheckpointError: a file is damaged or of another model.
     """
-    device = prepare(chosen(**compute))
+    device = prepare(compute_settings(**compute))
     trained = load_run(path, device)
     config, pruner = trained.config, trained.pruner
     same = {name: getattr(trained, name) for name in ("channels", "image_size", "mean", "std")}

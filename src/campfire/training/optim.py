@@ -39,7 +39,8 @@ def learning_rate(optim: Optim, step: int, steps_per_epoch: int) -> float:
     """The learning rate of one step.
 
     All schedules rise linearly to ``lr`` over ``warmup_epochs``. Then *cosine* falls to ``min_lr`` at the end, *step*
-    falls by ``decay_rate`` every ``decay_epochs`` or at ``decay_milestones``, *onecycle* falls as the cosine to lr / 10,000, *constant* stays.
+    falls by ``decay_rate`` every ``decay_epochs`` or at ``decay_milestones``, *onecycle* falls as the cosine to lr /
+    10,000, *constant* stays.
 
     >>> from campfire.config import Config
     >>> optim = Config().optim.model_copy(update={"lr": 0.4, "epochs": 4, "warmup_epochs": 1})

@@ -21,7 +21,7 @@ from campfire.config import Config
 from campfire.data import ImageData
 from campfire.data.keyed import bits, permutation
 from campfire.errors import UnknownName, UsageError
-from campfire.training.build import chosen, load_data, prepare
+from campfire.training.build import compute_settings, load_data, prepare
 from campfire.training.evaluation import Trained, load_run
 from campfire.training.progress import log
 from campfire.training.victims import RAW, Normalisation, Victim
@@ -88,7 +88,7 @@ def trials(
         raise UsageError(f"wanted an attack and a distance at least, such as 8/255; got {len(attacks)} and {len(eps)}")
     if space != "pixel" and (names := [a.name for a in attacks if a.by_library]):
         raise UsageError(f"{', '.join(names)} moves images in [0, 1] only; leave --space {space} out, or the attack")
-    device = prepare(chosen(**compute))
+    device = prepare(compute_settings(**compute))
     networks = [load_run(path, device) for path in paths]
     if compress and all(trained.pruner is None for trained in networks):
         raise UsageError("--compress keeps what pruning leaves, and nothing is pruned here; leave it out")

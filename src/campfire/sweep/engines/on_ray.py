@@ -36,7 +36,8 @@ class Task:
 class Ray:
     """A Ray cluster: the one at ``address``, that of ``RAY_ADDRESS``, or one of this machine alone, for this sweep.
 
-    A trial takes ``cpus`` and ``gpus`` of one machine. All machines need the package, and the sweep's directory and data under the same paths.
+    A trial takes ``cpus`` and ``gpus`` of one machine. All machines need the package, and the sweep's directory and
+    data under the same paths.
     """
 
     jobs = None

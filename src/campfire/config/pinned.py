@@ -10,11 +10,11 @@ from campfire.errors import UsageError
 _OPEN = frozenset(derived(Config()).values)  # what follows from other options where it is left open
 
 
-def held(file: Layer, config: Config) -> list[str]:
+def pinned(file: Layer, config: Config) -> list[str]:
     """The options of a file that stood at their defaults there, and in ``config`` would have others, in words.
 
     >>> file = Layer("run.yaml", {"optim.opt": "sgd", "optim.lr": 0.1})
-    >>> held(file, Config.model_validate({"optim": {"opt": "adam", "lr": 0.1}}))
+    >>> pinned(file, Config.model_validate({"optim": {"opt": "adam", "lr": 0.1}}))
     ['optim.lr stays 0.1 (default now: 0.001)']
     """
     was, stands = merge([file])[0], _plain(config)
