@@ -78,3 +78,16 @@ def test_files_are_short() -> None:
 def test_these_never_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_networks_and_files_need_no_compiler() -> None:
+    """`torch._dynamo` takes seconds to import: it waits for `torch.compile`, or for an optimizer, which brings it along."""
+    code = """
+import sys, torch, campfire.files, campfire.fusion, campfire.nn, campfire.training
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 16, 3))
+pruner = campfire.Pruner(model, "ck", campfire.OneShot(0, 0.5))
+with torch.no_grad():
+    campfire.fuse(model)(torch.ones(1, 3, 8, 8))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

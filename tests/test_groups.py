@@ -27,4 +27,5 @@ def test_a_group_stays_in_one_process(tmp_path: Path) -> None:
     two = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
     subprocess.run(two, cwd=tmp_path, check=True, capture_output=True)
     workers = (tmp_path / "workers").read_text().split()
-    assert len(workers) == 4 and len(set(workers)) == 1
+    assert len(workers) == 4
+    assert len(set(workers)) == 1
