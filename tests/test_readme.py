@@ -112,7 +112,9 @@ def make(words: list[str]) -> None:
 def test_commands(text: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if "bench model" in text or "make demo" in text:
-        monkeypatch.setenv("CAMPFIRE_DISPATCH", "model")  # timing every kernel of every layer takes longer than the rest
+        monkeypatch.setenv(
+            "CAMPFIRE_DISPATCH", "model"
+        )  # timing every kernel of every layer takes longer than the rest
     images(tmp_path / "FOLDER")
     images(tmp_path / "CIFAR10")
     (tmp_path / "run.yaml").write_text("data: {source: digits}\n")

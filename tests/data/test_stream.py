@@ -1,12 +1,15 @@
 import dataclasses
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from image_files import write_folders
 from torch import Tensor
 
 from campfire.data import FileSet, ImageData, batches, load
+from campfire.data.stream import stream
 from campfire.errors import CampfireError
 
 
@@ -39,6 +42,22 @@ def test_large_images_are_streamed(large: ImageData) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_number_of_workers_changes_nothing(large: ImageData, split: str) -> None:
     assert_same(taken(large, split, workers=2), taken(large, split, workers=0))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_memory_is_used_again_but_not_while_it_is_read(large: ImageData, workers: int, channels_last: bool) -> None:
+    assert isinstance(large.train, FileSet)
+    order = [np.array([i]) for i in range(len(large.train))]
+    how = {"seed": 5, "epoch": 1, "train": True, "device": torch.device("cpu"), "channels_last": channels_last}
+    places = set()
+    for index, (x, _) in zip(order, stream(large.train, large, order, workers=workers, **how), strict=True):
+        time.sleep(0.02)  # workers run ahead as far as they may
+        [(alone, _)] = stream(large.train, large, [index], workers=0, **how)
+        assert torch.equal(x, alone)
+        assert x.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        places.add(x.untyped_storage().data_ptr())
+    assert workers or len(places) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -85,3 +104,15 @@ def test_a_corrupt_image_is_named(tmp_path: Path, workers: int) -> None:
         taken(data, workers=workers)
     assert "Traceback" not in str(caught.value)
     assert caught.value.exit_code == 1
+
+
+def test_too_little_shared_memory(large: ImageData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, where it is 64 MB."""
+
+    def full(size: int) -> torch.UntypedStorage:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    with pytest.raises(CampfireError, match=r"no room for 4 batches \(0 MB\).*--shm-size"):
+        taken(large, workers=2)
+    assert len(taken(large, workers=0)) == 4
