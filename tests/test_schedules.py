@@ -100,3 +100,12 @@ def test_by_name_and_back() -> None:
         assert named(**schedule.to_dict()) == schedule
     with pytest.raises(UnknownName, match="did you mean 'era'"):
         named("ear")
+
+
+def test_an_era_of_a_fraction_ends_with_the_epoch_that_reaches_its_target() -> None:
+    era = Era(1.5, 3, 0.5)
+    assert (era.end, era.last) == (5, 5)
+    assert era(4.9) < era(5) == 0.5
+    assert not era.over(5)
+    assert era.over(6)
+    assert Era(1.5, 3, 0.5, by="step").end == 4.5

@@ -90,7 +90,9 @@ class Era(Schedule):
 
     @property
     def end(self) -> float:
-        return self.start + self.length
+        """By epoch a whole one: the target is asked for when an epoch begins."""
+        end = self.start + self.length
+        return float(math.ceil(end - 1e-9)) if self.by == "epoch" else end
 
     def over(self, epoch: float) -> bool:
         return self._clock(epoch) > self.end

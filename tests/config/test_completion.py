@@ -49,6 +49,8 @@ def test_eras(flags: dict[str, Any], era: tuple[float, float, str]) -> None:
         ({"epochs": 10, "era_length": 10}, "--era-length at most 9 with --era-start 0, or --epochs 11 or more"),
         ({"epochs": 10, "era_start": 12, "era_length": 1}, "--era-start at most 8 with --era-length 1, or --epochs 14"),
         ({"epochs": 1, "era_by": "epoch"}, "legal: --epochs 2 or more"),
+        ({"epochs": 5, "era_start": 1.5, "era_length": 3}, "--epochs 6 or more"),
+        ({"epochs": 4, "era_start": 1.5, "era_length": 3, "era_by": "step"}, "--epochs 5 or more"),
         ({"epochs": 3, "era_by": "step", "era_start": 2, "era_length": 1}, "--era-start below 2 with --era-length 1"),
         ({"epochs": 3, "structure": "inter-epoch"}, "--epochs 4 or more"),
     ],
@@ -57,6 +59,10 @@ def test_an_era_beyond_the_last_epoch(flags: dict[str, Any], cures: str) -> None
     with pytest.raises(UsageError) as caught:
         pruning(**flags)
     assert cures in str(caught.value)
+
+
+def test_the_cure_for_a_fractional_era_works() -> None:
+    assert pruning(epochs=6, era_start=1.5, era_length=3)
 
 
 def test_a_dense_run_has_no_era() -> None:

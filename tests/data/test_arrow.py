@@ -98,3 +98,12 @@ def test_without_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CampfireError, match=r"hfds/x needs datasets .*; pip install 'campfire-sparse\[data\]'"):
         load("hfds/x")
+
+
+def test_one_table_without_splits(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed (extra data)")
+    datasets.load_from_disk(str(write(tmp_path / "all")))["train"].save_to_disk(str(tmp_path / "one"))
+    data = load(f"hfds/{tmp_path / 'one'}", val_split=0.25)
+    assert (len(data.train), len(data.test)) == (6, 2)
+    with pytest.raises(UsageError, match="has nothing to test on; hold out with val_split"):
+        load(f"hfds/{tmp_path / 'one'}")

@@ -31,16 +31,18 @@ def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
     assert to_array(read_image(FileSet.of(tmp_path, ["x.png"], [0]), 0, 1))[0].tolist() == [[0, 0, 1], [128, 255, 255]]
 
 
-@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "RGB"])
-def test_what_is_transparent_becomes_white(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "RGB", "L"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_becomes_white(tmp_path: Path, kind: str, channels: int) -> None:
     if kind in ("RGBA", "LA"):
         image = Image.fromarray(np.zeros((2, 2, 4), np.uint8), "RGBA").convert(kind)
         image.save(tmp_path / "x.png")
     else:
-        Image.new(kind, (2, 2), 0).save(tmp_path / "x.png", transparency=0 if kind == "P" else (0, 0, 0))
+        Image.new(kind, (2, 2), 0).save(tmp_path / "x.png", transparency=(0, 0, 0) if kind == "RGB" else 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert to_array(read_image(FileSet.of(tmp_path, ["x.png"], [0]), 0, 1)).tolist() == [[[255, 255], [255, 255]]]
+        pixels = to_array(read_image(FileSet.of(tmp_path, ["x.png"], [0]), 0, channels))
+    assert pixels.tolist() == channels * [[[255, 255], [255, 255]]]
 
 
 def test_half_transparent_over_white() -> None:

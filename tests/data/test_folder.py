@@ -6,7 +6,7 @@ import pytest
 from image_files import write_folders, write_image
 
 from campfire.data import FileSet, MemorySet, load
-from campfire.data.folder import read
+from campfire.data.folder import images_below, read
 from campfire.errors import UsageError
 
 
@@ -109,3 +109,14 @@ def test_bad_folders(tmp_path: Path, how: str, said: str) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(f"{tmp_path} has no folder train/ (it is empty)")):
         load(tmp_path)
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, {"train": 2, "val": 1})
+    one = next(folder for folder in sorted((root / "train").iterdir()) if folder.is_dir())
+    (one / "again").symlink_to(one, target_is_directory=True)
+    elsewhere = tmp_path / "more"
+    elsewhere.mkdir()
+    shutil.copy(next(one.glob("*.*")), elsewhere / "more.png")
+    (one / "linked").symlink_to(elsewhere, target_is_directory=True)
+    assert len(images_below(root / "train", one.name)) == 3

@@ -182,3 +182,26 @@ def test_webdataset_reads_the_same(root: Path, data: ImageData) -> None:
         assert (data.train.keys[i], data.train.open(i).getvalue()) == (key.encode(), jpg)
         assert data.train.labels[i] == int(label)
     assert len(theirs) == len(data.train)
+
+
+def png(value: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (8, 8), value).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_of_several_images_the_plain_one(tmp_path: Path) -> None:
+    def write(*endings: str) -> Path:
+        for part in ("train", "val"):
+            members = {}
+            for i in range(4):
+                members[f"{i}.cls"] = b"%d" % (i % 2)
+                members |= {f"{i}{ending}": png(0 if "depth" in ending else 200) for ending in endings}
+            write_tar(tmp_path / f"pets-{part}-0.tar", members)
+        return tmp_path
+
+    data = load(write(".depth.png", ".png"), image_size=8)
+    assert isinstance(data.train, MemorySet)
+    assert set(data.train.pixels.flatten().tolist()) == {200}
+    with pytest.raises(UsageError, match=r"sample '0' has several images \(.depth.png, .left.png\); wanted one"):
+        load(write(".depth.png", ".left.png"))

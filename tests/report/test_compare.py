@@ -5,6 +5,7 @@ import json
 import pytest
 from run_records import write_run
 
+from campfire.errors import UsageError
 from campfire.report.compare import load
 
 
@@ -84,3 +85,50 @@ def test_masks_are_not_said_to_bring_speed(runs):
     assert "A mask alone brings no speed" in said(*runs)
     assert "on disk: 1.10 MB each; zeros are stored" in said(*runs)
     assert "mask" not in said(runs[0])
+
+
+def edited(run, name: str, **values):
+    """The run with other values in one of its files: ``data__source`` stands for ``data.source``."""
+    tree = json.loads((run / name).read_text())
+    for path, value in values.items():
+        *sections, key = path.split("__")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    (run / name).write_text(json.dumps(tree))
+    return run
+
+
+def test_the_dense_run_of_the_same_seed_wherever_its_data_lay(tmp_path):
+    first = write_run(tmp_path / "dense0", structure=None, seed=0)
+    other = write_run(tmp_path / "dense1", structure=None, seed=1, offset=1)
+    moved = edited(other, "config.yaml", data__source="/mnt/other/digits")
+    told = edited(moved, "config.yaml", optim__momentum=0.9, optim__nesterov=True)  # as by default
+    assert rows(first, told, write_run(tmp_path / "ck1", seed=1))["ck1"].against == "dense1"
+
+
+def test_data_of_one_name_and_other_classes(tmp_path):
+    cats = edited(write_run(tmp_path / "cats", structure=None), "env.json", images__labels="aaaa")
+    dogs = edited(write_run(tmp_path / "dogs"), "env.json", images__labels="bbbb")
+    with pytest.raises(UsageError, match=r"of 2: digits \(aaaa\) \(cats\); digits \(bbbb\) \(dogs\)"):
+        load([cats, dogs])
+    assert rows(cats, edited(dogs, "env.json", images__labels="aaaa"))["dogs"].against == "cats"
+    assert rows(cats, write_run(tmp_path / "old"))["old"].against == "cats"  # runs did not always say it
+
+
+def test_made_up_images_are_told_apart_by_how_they_are_made(tmp_path):
+    made = [write_run(tmp_path / f"run{i}", structure=None, data="synthetic") for i in (1, 2)]
+    for i, run in enumerate(made):
+        edited(run, "config.yaml", data__source=f"synthetic:seed={i}")
+    with pytest.raises(UsageError, match=r"of 2: synthetic \(synthetic:seed=0\)"):
+        load(made)
+
+
+def test_an_unfinished_run_by_another_spelling(tmp_path):
+    done = edited(write_run(tmp_path / "done", data="cifar-10-batches-py"), "config.yaml", data__source="/data/cifar10")
+    cut = write_run(tmp_path / "cut", state="diverged", data="/data/cifar10/", seen=3)
+    assert rows(done, cut)["cut"].state == "diverged"
+    told = edited(write_run(tmp_path / "told", state="failed", data="/elsewhere", seen=3), "env.json", images__name="x")
+    with pytest.raises(UsageError, match=r"of 2: cifar-10-batches-py \(done\); x \(told\)"):
+        load([done, told])

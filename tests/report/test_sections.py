@@ -13,7 +13,7 @@ from campfire.report.compare import load
 from campfire.report.formats import NONE, fixed
 from campfire.report.section import Section, Table
 from campfire.report.sections import sections
-from campfire.report.settings import Spread, best_epoch, series_of
+from campfire.report.settings import Spread, best_epoch, looks, series_of
 
 MINUS, ABOUT = "\N{MINUS SIGN}", "\N{PLUS-MINUS SIGN}"
 
@@ -75,6 +75,50 @@ def test_series_of_one_structure_are_told_apart_by_what_differs(tmp_path):
         "ck · gradual, epochs 12",
         "ck · gradual, epochs 24",
     ]
+
+
+def retold(run, **values):
+    config = json.loads((run / "config.yaml").read_text())
+    for path, value in values.items():
+        section, _, key = path.partition("__")
+        config[section][key] = value
+    (run / "config.yaml").write_text(json.dumps(config))
+    return run
+
+
+def test_settings_of_several_seeds_are_told_apart(tmp_path):
+    paths = [
+        retold(write_run(tmp_path / f"{start}-{seed}", seed=seed), pruning__era_start=start)
+        for start in (2, 4)
+        for seed in (0, 1)
+    ]
+    report = load(paths)
+    labels = {look.label for look in looks(report.runs, report.rows).values()}
+    assert labels == {f"ck · gradual, era_start {start}, 70 %, 2 seeds" for start in (2, 4)}
+
+
+def test_no_two_series_have_one_name(tmp_path):
+    far = {"pruning__era_start": 4, "pruning__era_length": 5, "optim__lr": 0.2}
+    paths = [
+        retold(write_run(tmp_path / "a"), optim__weight_decay=0.1),
+        retold(write_run(tmp_path / "b"), optim__weight_decay=0.2),
+        retold(write_run(tmp_path / "c", epochs=24), **far),
+    ]
+    report = load(paths)
+    names = [one.name for one in series_of(report.runs, report.rows)]
+    assert len(set(names)) == 3
+    assert all("weight_decay" in name for name in names[:2])
+
+
+def test_a_run_that_is_there_twice_is_no_second_seed(tmp_path):
+    paths = [write_run(tmp_path / "a", seed=1), write_run(tmp_path / "b", seed=1)]
+    report = load(paths)
+    [series] = series_of(report.runs, report.rows)
+    assert series.settings[0].top1.deviation is None
+    assert {look.label for look in looks(report.runs, report.rows).values()} == {"ck · gradual, 70 %, 2 runs"}
+    third = load([*paths, write_run(tmp_path / "c", seed=2, offset=1)])
+    [series] = series_of(third.runs, third.rows)
+    assert series.settings[0].top1.mean == pytest.approx(third.rows[0].top1 - 0.5)
 
 
 def test_an_option_that_is_not_named_is_its_default(tmp_path):
@@ -223,6 +267,16 @@ def test_other_images_are_not_compared_in_silence(runs):
     section = shown(*runs)["robustness"]
     assert "Not the same images as those of dense, so not compared with it: ck70." in section.lede
     assert [table.caption[:4] for table in section.tables] == ["fgsm", "pgd,", "The "]
+
+
+def test_attacks_on_another_data_set_are_not_compared(runs):
+    for run, name in zip(runs, ("own", "other"), strict=True):
+        write_attack(run)
+        record = json.loads((run / "attack.json").read_text())
+        (run / "attack.json").write_text(json.dumps(record | {"fingerprint": name}))
+    section = shown(*runs)["robustness"]
+    assert "not compared with it: ck70." in section.lede
+    assert ";" not in cells(section.tables[0])["ck70"][0]
 
 
 @pytest.mark.parametrize("name", ["costs.json", "kernels.json", "attack.json"])

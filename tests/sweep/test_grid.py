@@ -175,3 +175,8 @@ def test_keys_and_names_tell_trials_apart(seeds: list[int], structures: list[str
     assert all(re.fullmatch(r"[A-Za-z0-9.+-]+", name) for name in found)
     other = [Trial("c", c.model_copy(update={"data": c.data.model_copy(update={"workers": 7})}), axes) for c in configs]
     assert [t.key for t in other] == [t.key for t in trials]  # workers decide nothing
+
+
+def test_no_trial_is_called_as_what_lies_beside_it() -> None:
+    trials = tuple(Trial(name, Config(), frozenset()) for name in ("report", "slurm"))
+    assert all(re.fullmatch(r"(report|slurm)-[0-9a-f]{8}", t["name"]) for t in describe(Grid(trials)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from training_runs import small
 
 import campfire
@@ -176,6 +177,22 @@ def test_runs_of_other_images_are_refused(runs: Path, capsys: pytest.CaptureFixt
     assert "nothing is pruned here" in " ".join(capsys.readouterr().err.split())
     assert attack(runs, "--data", "synthetic:classes=7,images=70") == 2
     assert "other classes" in capsys.readouterr().err
+
+
+def test_other_images_of_the_same_classes_are_another_record(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(40):
+        file = tmp_path / "pictures" / ("train", "val")[i % 2] / str(i // 4) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (32, 32), 6 * i).save(file)
+    other = ["--data", str(tmp_path / "pictures")]
+    assert attack(run.parent, "--eps", "2/255", names=[run.name]) == 0
+    assert attack(run.parent, "--eps", "8/255", *other, names=[run.name]) == 2
+    assert "another data set" in capsys.readouterr().err
+    assert len(results(run)) == 1
+    assert attack(run.parent, "--eps", "8/255", *other, "--overwrite", names=[run.name]) == 0
+    assert json.loads((run / "attack.json").read_text())["data"] == "pictures"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
      "run": "runs/ck", "model": "resnet20", "data": "CIFAR10", "structure": "ck",
      "sparsity_true": 0.6999,          zeros in the pruned layers; 0.0 of a dense run
      "weights": "5d0c...",             digest of the weights that were attacked
-     "fingerprint": "8c1f...",         of the data set, as in checkpoints
+     "fingerprint": "8c1f...",         of the data set that the images are from, as in checkpoints
      "sample": "a41b...",              digest of the positions of the images: equal for runs that may be compared
      "images": 1000, "seed": 0, "device": "cpu", "compressed": false,
      "clean": {"top1": 88.3, "low": 86.1, "high": 90.2, "correct": 883, "images": 1000},

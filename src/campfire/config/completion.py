@@ -155,7 +155,7 @@ def _check_end(start: float, length: float, epochs: int, by: str) -> None:
     if fits(end):
         return
     last, most = (epochs, "below") if by == "step" else (epochs - 1, "at most")
-    cures = [f"--epochs {math.floor(end) + 1} or more"]
+    cures = [f"--epochs {math.floor(end) + 1 if by == 'step' else math.ceil(end) + 1} or more"]
     if start < last:
         cures.insert(0, f"--era-length {most} {last - start:g} with --era-start {start:g}")
     if fits(length):

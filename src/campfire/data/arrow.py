@@ -76,6 +76,8 @@ def _load(name: str) -> Any:
     try:
         if (Path(name) / "dataset_dict.json").is_file():
             return datasets.load_from_disk(name)
+        if (Path(name) / "dataset_info.json").is_file():  # one table, without splits
+            return {"train": datasets.load_from_disk(name)}
         return datasets.load_dataset(name)
     except Exception as error:  # of many libraries
         line = str(error).strip().partition("\n")[0]
@@ -98,7 +100,10 @@ def _set(name: str, table: Any, split: str) -> tuple[ArrowSet, list[str]]:
         list(kind.names) if isinstance(kind, datasets.ClassLabel) else [str(n) for n in range(int(numbers.max()) + 1)]
     )
     if not ((numbers >= 0) & (numbers < len(classes))).all():
-        raise UsageError(f"{name}: {split} holds images without a label (or with one below 0); choose another split")
+        raise UsageError(
+            f"{name}: {split} holds images without a label (or with one below 0); "
+            "wanted the number of a class for each: leave these out (filter of datasets)"
+        )
     encoded = table.select_columns([images[0]]).cast_column(images[0], datasets.Image(decode=False))
     return ArrowSet(numbers, f"{name}, {split}", encoded, images[0], np.arange(len(table))), classes
 
@@ -112,7 +117,7 @@ def _numbers(labels: Iterable[Any], what: str) -> torch.Tensor:
     found = list(labels)
     if odd := [label for label in found if not isinstance(label, int)][:1]:
         raise UsageError(
-            f"{what} holds {odd[0]!r}; wanted the number of a class for each image: choose another split, or make "
-            "numbers of words (class_encode_column of datasets)"
+            f"{what} holds {odd[0]!r}; wanted the number of a class for each image: make numbers of words "
+            "(class_encode_column of datasets)"
         )
     return torch.tensor(found, dtype=torch.int64)

@@ -43,7 +43,7 @@ def read_image(files: EncodedSet, index: int, channels: int) -> Image.Image:
 def in_channels(image: Image.Image, channels: int) -> Image.Image:
     """Converted to mode L or RGB; 16-bit greys keep their upper eight bits."""
     mode = "L" if channels == 1 else "RGB"
-    if image.mode == mode:
+    if image.mode == mode and "transparency" not in image.info:
         image.load()
         return image
     if image.mode.startswith("I"):  # Pillow itself would clip at 255

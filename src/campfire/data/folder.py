@@ -1,6 +1,7 @@
 """One folder for each class: ``train/<class>/*`` and ``val|validation|test/<class>/*``."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from campfire.data.decode import EXTENSIONS
@@ -55,10 +56,19 @@ def images_below(folder: Path, name: str) -> list[str]:
     """Paths relative to ``folder`` of all images in its sub-folder ``name``, at any depth, sorted."""
     return sorted(
         os.path.relpath(os.path.join(home, file), folder)
-        for home, _, files in os.walk(folder / name, followlinks=True)
+        for home, files in _walk(folder / name)
         for file in files
         if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
     )
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders and their files; behind links too, but for a link to a folder that it lies in."""
+    for home, folders, files in os.walk(folder, followlinks=True):
+        yield home, files
+        real = os.path.realpath(home)
+        above = [name for name in folders if f"{real}/".startswith(f"{os.path.realpath(os.path.join(home, name))}/")]
+        folders[:] = [name for name in folders if name not in above]
 
 
 def _mismatch(one: Path, classes: list[str], other: Path, others: list[str]) -> str:

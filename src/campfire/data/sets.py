@@ -160,6 +160,14 @@ class ImageData:
         facts = (self.classes, self.image_size, self.channels, self.train.fingerprint, self.test.fingerprint)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
+    @functools.cached_property
+    def labelling(self) -> str:
+        """A hash of classes and labels: the same wherever, and by whichever library, the images are decoded."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for part in (self.train, self.test):
+            digest.update(part.labels.cpu().numpy().data)
+        return digest.hexdigest()[:8]
+
     def __str__(self) -> str:
         where = "in memory" if isinstance(self.train, MemorySet) else "streamed from files"
         return (

@@ -156,9 +156,16 @@ def _split(name: str) -> tuple[str, str]:
 
 def _sample(what: str, key: str, members: Sequence[tarfile.TarInfo], file: BinaryIO) -> Sample:
     found = {_split(member.name)[1]: member for member in members}
-    image = next((member for ending, member in found.items() if ending.endswith(EXTENSIONS)), None)
-    if image is None:
+    images = [ending for ending in found if ending in EXTENSIONS] or [
+        ending for ending in found if ending.endswith(EXTENSIONS)
+    ]
+    if not images:
         raise UsageError(f"{what} has no image ({' or '.join(EXTENSIONS[:3])})")
+    if len(images) > 1:
+        raise UsageError(
+            f"{what} has several images ({', '.join(images)}); wanted one, such as .jpg, beside .depth.png"
+        )
+    image = found[images[0]]
     if (label := found.get(_LABEL)) is None:
         raise UsageError(f"{what} has no label ({_LABEL})")
     file.seek(label.offset_data)

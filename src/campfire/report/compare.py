@@ -1,5 +1,6 @@
 """Runs side by side: one `Row` a run, all that the three renderers and ``--json`` show of it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 from campfire.errors import UsageError
 from campfire.report.formats import plain
 from campfire.report.gathering import LeftOut, gather
-from campfire.report.notes import differences, notes_on, warnings_on
+from campfire.report.notes import notes_on, warnings_on
+from campfire.report.options import SEED, differences
 from campfire.report.record import Run, Total
 
 CURE = "report on one at a time, or give --separate for a report on each"
@@ -95,11 +97,36 @@ def report_of(runs: tuple[Run, ...], left_out: tuple[LeftOut, ...] = ()) -> Repo
 
 
 def data_of(runs: Sequence[Run]) -> list[str]:
-    """The name of each run's data set; an unfinished run knows at most where it is read from."""
-    finished = {run.config.get("data.source"): run.summary.data for run in runs if run.done}
-    named = [run.summary.data if run.done else finished.get(run.config.get("data.source")) for run in runs]
+    """The name of each run's data set, and where there are several of that name what tells them apart."""
+    names = _data_names(runs)
+    kinds: dict[str, set[str]] = {}
+    for name, run in zip(names, runs, strict=True):
+        kinds.setdefault(name, set()).update(filter(None, [_kind(run)]))
+    return [
+        f"{name} ({_kind(run)})" if len(kinds[name]) > 1 and _kind(run) else name
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _data_names(runs: Sequence[Run]) -> list[str]:
+    """As the reader of the images says; a run that was never finished may know only where they are read from."""
+    finished = {_source(run): run.summary.data for run in runs if run.done}
+    named = [
+        run.summary.data if run.done else run.environment.get("images.name") or finished.get(_source(run))
+        for run in runs
+    ]
     told = [name or Path(run.summary.data or "").name.partition(":")[0] for name, run in zip(named, runs, strict=True)]
     return [name or next(filter(None, told), "") for name in told]
+
+
+def _source(run: Run) -> str:
+    return os.path.normpath(run.config.get("data.source", ""))
+
+
+def _kind(run: Run) -> str | None:
+    """What is spelled out for images that are made up, and a digest of classes and labels for all others."""
+    source = run.config.get("data.source", "")
+    return source if source.startswith("synthetic:") else run.environment.get("images.labels")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -107,11 +134,17 @@ def _some(names: Sequence[str]) -> str:
 
 
 def dense_twin(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The finished dense run of the same model on the same data, of several the one configured most alike."""
+    """The finished dense run of the same model on the same data: of several the one configured most alike, of equals the
+    one with the same seed."""
     if run.dense or not run.done:
         return None
     twins = [other for other in runs if other.done and other.dense and _key(other) == _key(run)]
-    return min(twins, key=lambda other: len(differences(run, other)), default=None)
+
+    def unlike(other: Run) -> tuple[int, bool]:
+        found = set(differences(run, other))
+        return len(found - {SEED}), SEED in found
+
+    return min(twins, key=unlike, default=None)
 
 
 def row_of(run: Run, twin: Run | None = None) -> Row:

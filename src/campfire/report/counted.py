@@ -118,12 +118,18 @@ class Attack(Hit):
 
 @dataclass(frozen=True)
 class Attacks:
-    """``attack.json`` (`campfire.attack.record`); runs of equal ``sample`` were attacked on the same images."""
+    """``attack.json`` (`campfire.attack.record`); runs of equal ``attacked`` were attacked on the same images."""
 
     format: Literal["campfire-attack-1"]
     clean: Hit
     results: tuple[Attack, ...] = ()
     sample: str = ""
+    fingerprint: str = ""
+
+    @property
+    def attacked(self) -> tuple[str, str]:
+        """Which images: the data set, and the places of these in it."""
+        return self.fingerprint, self.sample
 
     def curves(self) -> dict[str, list[Hit]]:
         """Curve -> clean accuracy at strength 0, and what is left at each strength, in its order."""

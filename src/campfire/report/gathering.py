@@ -8,7 +8,8 @@ from pathlib import Path
 from campfire.errors import CheckpointError, UsageError
 from campfire.report.reading import MARKS, names_of, read_run
 from campfire.report.record import Run
-from campfire.sweep import is_sweep, records
+from campfire.sweep import Record, is_sweep, records
+from campfire.sweep.index import ENDED
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ def gather(folders: Iterable[str | Path]) -> tuple[tuple[Run, ...], tuple[LeftOu
     typed = list(dict.fromkeys(Path(folder) for folder in folders))
     _require(typed)
     left_out = [trial for folder in typed if is_sweep(folder) for trial in _not_there(folder)]
+    ended = {trial.path.resolve(): trial for folder in typed if is_sweep(folder) for trial in records(folder)}
     paths = list(dict.fromkeys(path.resolve() for folder in typed for path in runs_in(folder)))
     runs, errors = {}, {}
     for path in paths:
         try:
-            runs[path] = read_run(path)
+            runs[path] = _as_ended(read_run(path), ended.get(path))
         except (CheckpointError, UsageError) as error:
             errors[path] = error
     if not runs:
@@ -52,6 +54,14 @@ def runs_in(folder: Path) -> list[Path]:
     if not folder.is_dir() or _is_run(folder):
         return [folder]
     return sorted(path for path in folder.iterdir() if path.is_dir() and _is_run(path)) or [folder]
+
+
+def _as_ended(run: Run, trial: Record | None) -> Run:
+    """A trial that its sweep has given up says itself only how its last process ended."""
+    if run.done or trial is None or trial.state not in ENDED:
+        return run
+    status = replace(run.status, state=trial.state, reason=trial.reason or run.status.reason)
+    return replace(run, status=status)
 
 
 def _not_there(sweep: Path) -> list[LeftOut]:

@@ -1,21 +1,17 @@
 """Which runs are repetitions of each other, and what tells others of one structure and method apart."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
-from campfire.config import Config
-from campfire.config.schema import FREE
 from campfire.report.columns import how
 from campfire.report.compare import Row
 from campfire.report.formats import plain
-from campfire.report.reading import flat
+from campfire.report.options import SEED, deciding
 from campfire.report.record import Run
 
-SEED, SPARSITY = "run.seed", "pruning.sparsity"
-ELSEWHERE = {"data.source"}  # one data set may lie in several places
+SPARSITY = "pruning.sparsity"
 FIRST = ("pruning.era_start", "pruning.era_length", "optim.epochs", "optim.lr")  # told before others
 FOLLOW = {"optim.warmup_epochs", "optim.decay_epochs"}  # from the number of epochs, where nobody set them
-TOLD = 3  # options in a name
+TOLD = 3  # options in a name, where these tell it from all others
 Key = tuple[tuple[str, str], ...]
 
 
@@ -36,15 +32,8 @@ def names_of(firsts: Mapping[Key, tuple[Run, Row]]) -> dict[Key, str]:
     return {key: plainly[key] + _besides(dict(key), alike[key]) for key in firsts}
 
 
-@cache
-def _defaults() -> dict[str, str]:
-    """What an option is that a run does not name: it may be younger than the run."""
-    return dict(flat(Config().model_dump()))
-
-
 def _key(run: Run, leave_out: set[str]) -> Key:
-    options = {**_defaults(), **run.config}
-    kept = (item for item in options.items() if item[0] not in FREE | ELSEWHERE | leave_out)
+    kept = (item for item in deciding(run).items() if item[0] not in leave_out)
     return tuple(sorted(item for item in kept if not (run.dense and item[0].startswith("pruning."))))
 
 
@@ -52,8 +41,12 @@ def _besides(own: dict[str, str], alike: Sequence[dict[str, str]]) -> str:
     differ = {key for other in alike for key in (*own, *other) if own.get(key) != other.get(key)}
     differ -= FOLLOW if "optim.epochs" in differ else set()
     keys = sorted(differ, key=lambda key: (FIRST.index(key) if key in FIRST else len(FIRST), key))
-    said = [f"{key.rpartition('.')[2]} {_rounded(own.get(key, 'default'))}" for key in keys]
-    return "".join(f", {plain(words)}" for words in said[:TOLD]) + (", …" if len(said) > TOLD else "")
+    told = keys[:TOLD]
+    for other in alike:
+        apart = [key for key in keys if own.get(key) != other.get(key)]
+        told += [] if not apart or set(apart) & set(told) else apart[:1]
+    said = [f"{key.rpartition('.')[2]} {_rounded(own.get(key, 'default'))}" for key in told]
+    return "".join(f", {plain(words)}" for words in said) + (", …" if len(told) < len(keys) else "")
 
 
 def _rounded(value: str) -> str:

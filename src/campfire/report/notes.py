@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from campfire.config.schema import FREE
 from campfire.report.formats import human
+from campfire.report.options import differences
 from campfire.report.record import Run
 
 COMPARABLE = ("cpu", "gpu", "device", "thread", "torch", "world", "amp")  # what makes seconds differ
@@ -59,13 +59,6 @@ def _gaps(runs: Sequence[Run], against: Mapping[str, str | None]) -> Iterator[st
             continue
         if unlike := differences(run, dense):
             yield f"{run.name} is compared with {dense.name}, which differs in more than pruning: {', '.join(unlike)}."
-
-
-def differences(run: Run, other: Run) -> list[str]:
-    """The options outside pruning in which two runs differ, but for those that do not change a result."""
-    keys = dict.fromkeys([*run.config, *other.config])
-    decide = [key for key in keys if not key.startswith("pruning.") and key not in FREE]
-    return [key for key in decide if run.config.get(key) != other.config.get(key)]
 
 
 def _missed(runs: Sequence[Run]) -> Iterator[str]:

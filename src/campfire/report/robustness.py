@@ -35,7 +35,7 @@ def robustness(report: Report, looks: Mapping[str, Look], draw: bool) -> Section
 def _samples(known: Known) -> str:
     """Runs that were attacked on other images than the first."""
     first = known[0] if known else None
-    others = [run.name for run, found in known if first and found.sample != first[1].sample]
+    others = [run.name for run, found in known if first and found.attacked != first[1].attacked]
     if not others or first is None:
         return ""
     return (
@@ -75,7 +75,7 @@ def _table(curve: str, known: Known, against: Mapping[str, str | None]) -> Table
     rows = []
     for name, (found, line) in lines.items():
         held = lines.get(against[name] or "")
-        dense = held[1] if held and held[0].sample == found.sample else ()
+        dense = held[1] if held and held[0].attacked == found.attacked else ()
         rows.append((plain(name), *_cells(line, strengths, dense)))
     gaps = "; behind it points to the dense run" if any(against[name] in lines for name in lines) else ""
     head = ("run", *(_eps(x, levels=", linf, pixel" in curve) for x in strengths))

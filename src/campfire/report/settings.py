@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from campfire.report.chart import Item
-from campfire.report.columns import how
 from campfire.report.compare import Row
 from campfire.report.formats import fixed, plain
 from campfire.report.identity import Key, names_of, series_key, setting_key
@@ -65,26 +64,34 @@ class Setting:
     @property
     def zeros(self) -> Spread | None:
         """Over all convolutions, or over the pruned layers where nothing else is known."""
-        return Spread.of(r.sparsity_pruned if r.sparsity_convs is None else r.sparsity_convs for r in self.rows)
+        return self._over_seeds(r.sparsity_pruned if r.sparsity_convs is None else r.sparsity_convs for r in self.rows)
 
     @property
     def top1(self) -> Spread | None:
-        return Spread.of(r.top1 for r in self.rows)
+        return self._over_seeds(r.top1 for r in self.rows)
 
     @property
     def gap(self) -> Spread | None:
         """Points of top-1, of each run to its own dense run."""
-        return Spread.of(r.gap for r in self.rows)
+        return self._over_seeds(r.gap for r in self.rows)
 
     @property
     def gap_at_drop(self) -> Spread | None:
         """The same, before the last drop of the learning rate."""
-        return Spread.of(r.gap_at_drop for r in self.rows)
+        return self._over_seeds(r.gap_at_drop for r in self.rows)
 
     @property
     def converged(self) -> Spread | None:
         """The epoch, counted from 1, of the best top-1 with the final sparsity."""
-        return Spread.of(map(best_epoch, self.runs))
+        return self._over_seeds(map(best_epoch, self.runs))
+
+    def _over_seeds(self, values: Iterable[float | None]) -> Spread | None:
+        """One value for each seed, the mean where a run was repeated or copied: that tells nothing of other seeds."""
+        by_seed: dict[int | str, list[float]] = {}
+        for row, value in zip(self.rows, values, strict=True):
+            if value is not None:
+                by_seed.setdefault(row.run if row.seed is None else row.seed, []).append(value)
+        return Spread.of(map(mean, by_seed.values()))
 
 
 @dataclass(frozen=True)
@@ -126,12 +133,15 @@ def looks(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, Look]:
     groups: dict[Key, list[int]] = {}
     for index, run in enumerate(runs):
         groups.setdefault(key_of(run), []).append(index)
-    names = names_of({key: (runs[members[0]], rows[members[0]]) for key, members in groups.items()})
+    names = names_of(
+        {series_key(runs[members[0]]): (runs[members[0]], rows[members[0]]) for members in groups.values()}
+    )
     found: dict[str, Look] = {}
     turns = {True: 0, False: 0}
-    for key, members in groups.items():
+    for members in groups.values():
         first = runs[members[0]]
-        label = _label([runs[i] for i in members], rows[members[0]]) if few else names[key]
+        name = names[series_key(first)]
+        label = _label(name, [runs[i] for i in members], rows[members[0]]) if few else name
         look = _look(first.dense, turns[first.dense], label)
         turns[first.dense] += 1
         found |= {runs[i].name: look for i in members}
@@ -172,11 +182,12 @@ def _in_order(groups: Iterable[list[tuple[Run, Row]]]) -> tuple[Setting, ...]:
     return tuple(sorted(settings, key=lambda setting: setting.zeros.mean if setting.zeros else 0.0))
 
 
-def _label(members: Sequence[Run], row: Row) -> str:
+def _label(name: str, members: Sequence[Run], row: Row) -> str:
     if len(members) == 1:
         return plain(members[0].name)
     level = "" if members[0].dense else f", {100 * (row.sparsity_requested or 0):.4g} %"
-    return f"{how(row)}{level}, {len(members)} seeds"
+    seeds = {run.summary.seed for run in members}
+    return f"{name}{level}, {len(members)} {'seeds' if len(seeds) == len(members) else 'runs'}"
 
 
 def _look(dense: bool, turn: int, label: str) -> Look:

@@ -11,6 +11,7 @@ from campfire.config import OPTIONS, Config, prunes
 from campfire.config.schema import FREE
 
 LONGEST = 100  # letters of a name
+RESERVED = ("report", "slurm", "grid.yaml", "sweep.db")  # what lies beside the trials
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def names(trials: list[Trial]) -> list[str]:
     for trial in trials:
         words = [_clean(trial.group), *map(_word, (values := differences(trial, paths[trial.group])), values.values())]
         name = "-".join(filter(None, words))[:LONGEST] or "run"
-        found.append(name if name not in found else f"{name[: LONGEST - 9]}-{trial.key[:8]}")
+        found.append(name if name not in (*found, *RESERVED) else f"{name[: LONGEST - 9]}-{trial.key[:8]}")
     return found
 
 

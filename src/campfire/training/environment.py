@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from campfire.config import Config
+from campfire.data import ImageData
 
 PACKAGES = ("campfire-sparse", "torch", "numpy", "pillow", "safetensors")
 
 
-def describe(config: Config, device: torch.device, world: int = 1) -> dict[str, Any]:
+def describe(config: Config, images: ImageData, device: torch.device, world: int = 1) -> dict[str, Any]:
     """The content of ``env.json``."""
     return {
         "argv": sys.argv,
@@ -28,6 +29,7 @@ def describe(config: Config, device: torch.device, world: int = 1) -> dict[str, 
         "world_size": world,
         "launch": os.environ.get("TORCHELASTIC_RUN_ID"),
         "seed": config.run.seed,
+        "images": {"name": images.name, "labels": images.labelling},
     }
 
 

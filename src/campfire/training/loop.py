@@ -68,7 +68,9 @@ class Training:
 
     def _describe(self) -> None:
         self.folder.write_text("config.yaml", to_yaml(self.config))
-        self.folder.write_json("env.json", environment.describe(self.config, self.parts.device, self.ranks.world))
+        self.folder.write_json(
+            "env.json", environment.describe(self.config, self.parts.data, self.parts.device, self.ranks.world)
+        )
         self.folder.write_history(self.at.history)
 
     def _report(self) -> None:

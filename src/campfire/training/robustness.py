@@ -34,6 +34,7 @@ class Sample:
     images: ImageData
     index: Any  # int64 [n]
     seed: int
+    fingerprint: str  # of the data set that they are from
 
     @property
     def digest(self) -> str:
@@ -131,7 +132,7 @@ def _draw(trained: Trained, count: int | None, seed: int, source: str | None) ->
     total = len(images.test)
     index = permutation(total, seed=seed)[: total if count is None else count]
     index.sort()
-    return Sample(dataclasses.replace(images, test=images.test.take(index)), index, seed)
+    return Sample(dataclasses.replace(images, test=images.test.take(index)), index, seed, images.fingerprint)
 
 
 def _victim(trained: Trained, space: str, device: torch.device, compress: bool) -> Victim:
@@ -167,7 +168,7 @@ def _facts(path: str | Path, trained: Trained, sample: Sample) -> dict[str, Any]
         "structure": config.pruning.structure if pruner else "dense",
         "sparsity_true": pruner.sparsity if pruner else 0.0,
         "weights": _digest(trained.model.state_dict()),
-        "fingerprint": trained.fingerprint,
+        "fingerprint": sample.fingerprint,
         "sample": sample.digest,
         "images": len(sample.index),
         "seed": sample.seed,
