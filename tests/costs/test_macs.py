@@ -204,3 +204,17 @@ class TestLeavesNoTrace:
 def test_the_wrong_image_is_an_error_that_names_it() -> None:
     with pytest.raises(CampfireError, match=r"one image of shape \[1, 32, 32\].*\n.*channels, height, width"):
         macs(models.create("resnet8", num_classes=10), (1, 32, 32))
+
+
+def test_whatever_a_forward_pass_raises_is_told() -> None:
+    class Picky(nn.Module):
+        def __init__(self, *told: str) -> None:
+            super().__init__()
+            self.told = told
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError(*self.told)  # as ``assert`` does, whose words pytest would rewrite
+
+    for told, says in ((["7 pixels"], "7 pixels"), ([], "AssertionError")):
+        with pytest.raises(CampfireError, match=rf"Picky does not run on one image of shape \[3, 8, 8\]: {says}"):
+            macs(Picky(*told), (3, 8, 8))

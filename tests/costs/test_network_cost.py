@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from campfire import OneShot, Pruner, compress_, models
@@ -129,3 +130,48 @@ def test_what_is_refused() -> None:
         Energy.of({"drma": 1})
     with pytest.raises(UsageError, match="in picojoules"):
         Energy.of({"mac": -1})
+
+
+def test_a_stray_zero_is_no_structure_unless_it_was_chosen() -> None:
+    model = models.create("resnet8", num_classes=10)
+    weight = model.get_submodule("layer1.0.conv1").get_parameter("weight").data
+    weight[3, 5, 1, 1] = 0
+    row = next(r for r in cost(model, IMAGE).layers if r.name == "layer1.0.conv1")
+    assert (row.grain, row.mao_bits, row.file_bytes) == ("dense", 8 * 2304, 4 * 2304)
+    total = cost(model, IMAGE).to_dict()["all"]
+    assert (total["mao_ratio"], total["file_ratio"]) == (1, 1)
+    assert row.living == 2303
+    chosen = cost(model, IMAGE, {"layer1.0.conv1": weight}).layers
+    row = next(r for r in chosen if r.name == "layer1.0.conv1")
+    assert (row.grain, row.mao_bits, row.file_bytes) == ("fine", 12 * 2303, 4 * 2303 + 288)
+
+
+def test_zeros_that_save_something_are_a_structure() -> None:
+    """A tenth of single weights costs more by indices of 4 bits, and less in a file; half saves in both."""
+    layer = nn.Conv2d(10, 10, 3, bias=False)
+    for dead, grain, mao, file in ((90, "dense", 8 * 900, 4 * 810 + 113), (450, "fine", 12 * 450, 4 * 450 + 113)):
+        layer.weight.data = (torch.randperm(900) >= dead).float().view(10, 10, 3, 3)
+        (row,) = cost(layer, (10, 5, 5)).layers
+        assert (row.grain, row.mao_bits, row.file_bytes) == (grain, mao, file)
+
+
+def test_parameters_of_computed_weights_count_once() -> None:
+    model = models.create("resnet8", num_classes=10)
+    every = sum(p.numel() for p in model.parameters())
+    convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    for conv in convs:
+        prune.l1_unstructured(conv, "weight", 0.5)
+    found = cost(model, IMAGE).to_dict()
+    assert (found["parameters"], every) == (78_042, 78_042)
+    assert found["living_parameters"] == every - sum(m.weight.numel() // 2 for m in convs)
+    for norm in (parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.weight_norm):
+        net = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), norm(nn.Conv2d(4, 4, 3)), nn.BatchNorm2d(4))
+        assert cost(net, (3, 8, 8)).parameters == 108 + 4 + 144 + 4 + 8, norm
+
+
+def test_tied_weights_are_parameters_once() -> None:
+    one, two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+    two.weight = one.weight
+    one.weight.data[0] = 0
+    found = cost(nn.Sequential(one, two), (4, 8, 8)).to_dict()
+    assert (found["parameters"], found["living_parameters"], found["all"]["weights"]) == (16 + 8, 12 + 8, 32)

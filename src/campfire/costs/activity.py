@@ -1,11 +1,13 @@
 """What a network does with real images, layer by layer: zeros among activations, references, work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from campfire.costs.macs import Hook, entering
 from campfire.costs.references import Geometry, References, Seen
 from campfire.errors import CampfireError
 
@@ -20,7 +22,7 @@ class Activity:
     references: References
     dense_references: References  # were all its weights alive
     by_output: Tensor  # products, float64 [K]
-    by_input: Tensor  # products, float64 [C / groups]
+    by_input: Tensor  # products, float64 [C]
 
     @property
     def density(self) -> float:
@@ -43,15 +45,19 @@ class Activity:
 def activity(model: nn.Module, keep: Mapping[str, Tensor], images: Tensor) -> dict[str, Activity]:
     """Of the layers that ``keep`` names, averages over ``images`` [N, C, H, W]; a layer that runs twice adds up.
 
-    The model runs in evaluation mode, image by image so that memory stays small, and is left as it was.
+    The model runs in evaluation mode, image by image so that memory stays small, and is left as it was. A layer that ever
+    makes another output than its options tell (its class pads by itself, say) is left out: what it sees is not known.
 
     Raises:
-        CampfireError: there is no image, or a layer's input is not what its mask is for.
+        CampfireError: there is no image.
     """
     if len(images) == 0:
         raise CampfireError("activations are counted on images; got none")
-    found: dict[str, Activity] = {}
-    hooks = [model.get_submodule(n).register_forward_hook(_counting(n, mask, found)) for n, mask in keep.items()]
+    found: dict[str, Activity | None] = {}
+    hooks = [
+        model.get_submodule(name).register_forward_hook(_counting(name, mask, found), with_kwargs=True)
+        for name, mask in keep.items()
+    ]
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
@@ -62,7 +68,7 @@ def activity(model: nn.Module, keep: Mapping[str, Tensor], images: Tensor) -> di
             hook.remove()
         for module, training in modes.items():
             module.training = training
-    return {name: total / len(images) for name, total in found.items()}
+    return {name: total / len(images) for name, total in found.items() if total is not None}
 
 
 def of_layer(keep: Tensor, x: Tensor, outputs: int, geometry: Geometry) -> Activity:
@@ -73,11 +79,16 @@ def of_layer(keep: Tensor, x: Tensor, outputs: int, geometry: Geometry) -> Activ
     return Activity(x.numel(), int(x.count_nonzero()), outputs, *both, by_output, by_input)
 
 
-def _counting(
-    name: str, keep: Tensor, found: dict[str, Activity]
-) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        now = of_layer(keep.to(output.device), inputs[0].detach(), output.numel(), Geometry.of(module))
-        found[name] = found[name] + now if name in found else now
+def _counting(name: str, keep: Tensor, found: dict[str, Activity | None]) -> Hook:
+    """Adds up in ``found``; None there, for good, of a layer that is not what its options tell."""
+
+    def count(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        x, geometry, before = entering(inputs, keywords), Geometry.of(module), found.get(name)
+        known = x is not None and isinstance(output, Tensor) and geometry.makes(output, x, keep.shape)
+        if not known or (name in found and before is None):
+            found[name] = None
+            return
+        now = of_layer(keep.to(output.device), x.detach(), output.numel(), geometry)
+        found[name] = now if before is None else before + now
 
     return count

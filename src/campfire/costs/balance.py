@@ -1,6 +1,21 @@
 """How evenly the work of a layer falls on an array of processing elements."""
 
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def living_work(module: nn.Module, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Living weights by output [K] and by input [C] of the layer, under a mask [K, C / groups, R, S].
+
+    That of a transposed convolution is [C, K / groups, R, S].
+
+    >>> import torch
+    >>> outputs, inputs = living_work(nn.Conv2d(4, 6, 1, groups=2), torch.ones(6, 2, 1, 1).bool())
+    >>> outputs.tolist(), inputs.tolist()
+    ([2, 2, 2, 2, 2, 2], [3, 3, 3, 3])
+    """
+    kernels = keep.flatten(2).sum(2)
+    rows, columns = kernels.sum(1), kernels.unflatten(0, (getattr(module, "groups", 1), -1)).sum(1).flatten()
+    return (columns, rows) if getattr(module, "transposed", False) else (rows, columns)
 
 
 def imbalance(work: Tensor, elements: int) -> float:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from campfire.costs.activity import Activity
-from campfire.costs.balance import imbalance
+from campfire.costs.balance import imbalance, living_work
 from campfire.costs.energy import compressed_bytes
-from campfire.costs.grains import GRAINS, unit_size, whole_grain
-from campfire.costs.macs import packed_of
-from campfire.costs.storage import mao_bits
+from campfire.costs.grains import GRAINS, unit_size
+from campfire.costs.macs import is_linear, packed_of
+from campfire.costs.storage import Stored
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LayerCost:
     name: str
     shape: tuple[int, ...]  # of the mask, [K, C / groups, R, S]
     linear: bool
-    grain: str  # the largest that is whole, or dense
+    grain: str  # the largest that is whole, or dense: so it is stored
     biases: int
     living: int
     units: dict[str, tuple[int, int]]  # by grain: all, and those in which something lives
@@ -64,24 +64,33 @@ class LayerCost:
 
     @classmethod
     def of(
-        cls, name: str, module: nn.Module, keep: Tensor, macs: tuple[int, int], live: Activity | None, how: Counting
+        cls,
+        name: str,
+        module: nn.Module,
+        keep: Tensor,
+        macs: tuple[int, int],
+        live: Activity | None,
+        how: Counting,
+        chosen: bool = True,
     ) -> "LayerCost":
-        """The costs of a layer under a mask [K, C / groups, R, S]; ``macs`` are dense and sparse ones."""
-        grain, living, bias = whole_grain(keep), int(keep.count_nonzero()), getattr(module, "bias", None)
-        values = -(-living * how.value_bits // 8)
-        by_output, by_input = (keep.flatten(1).sum(1), keep.sum((0, 2, 3))) if live is None else live.work
+        """The costs of a layer under a mask [K, C / groups, R, S]; ``macs`` are dense and sparse ones.
+
+        ``chosen``: the mask was given, and is not only where zeros happen to be (`Stored.of`).
+        """
+        bias, stored = getattr(module, "bias", None), Stored.of(keep, how.value_bits, how.mask_bytes, chosen)
+        by_output, by_input = living_work(module, keep) if live is None else live.work
         return cls(
             name=name,
             shape=tuple(keep.shape),
             linear=is_linear(module),
-            grain=grain,
+            grain=stored.grain,
             biases=0 if bias is None else bias.numel(),
-            living=living,
+            living=int(keep.count_nonzero()),
             units={g: _units(keep, g) for g in GRAINS},
             macs=macs[0],
             sparse_macs=macs[1],
-            mao_bits=mao_bits(keep, grain),
-            file_bytes=values + (0 if grain == "dense" else how.mask_bytes(keep)),
+            mao_bits=stored.mao_bits,
+            file_bytes=stored.file_bytes,
             value_bits=how.value_bits,
             work=macs[1] if live is None else live.references.products,
             imbalance={"outputs": imbalance(by_output, how.array), "inputs": imbalance(by_input, how.array)},
@@ -92,11 +101,6 @@ class LayerCost:
 def _units(keep: Tensor, grain: str) -> tuple[int, int]:
     units = keep.reshape(*keep.shape[: GRAINS[grain]], -1).any(-1)
     return keep.numel() // unit_size(grain, tuple(keep.shape)), int(units.count_nonzero())
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether it is a linear layer, sparse or not."""
-    return isinstance(module, nn.Linear) or hasattr(module, "in_features")
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,29 +98,45 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
     found: dict[str, tuple[int, int]] = {}
     for name, module in twin.named_modules():
         if isinstance(module, (_ConvNd, nn.Linear)) or packed_of(module) is not None:
-            module.register_forward_hook(_counter(name, found))
+            module.register_forward_hook(_counter(name, found), with_kwargs=True)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     try:
         with torch.no_grad(), torch.device("meta"), _eager():
             twin(torch.empty(1, *input_shape, dtype=dtype))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except Exception as error:  # a model's own code may raise anything, an assertion without words among it
         raise CampfireError(
-            f"cannot count: {type(model).__name__} does not run on one image of shape {list(input_shape)}: {error}\n"
+            f"cannot count: {type(model).__name__} does not run on one image of shape {list(input_shape)}: "
+            f"{str(error) or type(error).__name__}\n"
             "An image is [channels, height, width], as the model takes it; a path that depends on pixels has no count."
         ) from error
     return found
 
 
-def _counter(name: str, found: dict[str, tuple[int, int]]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]  # after a forward pass, with its keywords
+
+
+def _counter(name: str, found: dict[str, tuple[int, int]]) -> Hook:
+    def count(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
         weight: Tensor | Packed = packed_of(module) or module.weight  # pyright: ignore[reportAssignmentType]
         shape = tuple(weight.shape)
         # A transposed convolution, [C, K, R, S], spreads its weights from every input position.
-        image = inputs[0] if getattr(module, "transposed", False) else output
+        image = entering(inputs, keywords) if getattr(module, "transposed", False) else output
+        assert image is not None, f"layer {name!r} is called without a tensor"
         positions = image.numel() // shape[0]
         found[name] = math.prod(shape), positions + found.get(name, (0, 0))[1]
 
     return count
+
+
+def entering(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor | None:
+    """What a layer was called on: its first argument, or the one called ``input`` or ``x``; None where that is no tensor."""
+    given = [*inputs, ]
+    return given[0] if given and isinstance(given[0], Tensor) else None
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer, sparse or not."""
+    return isinstance(module, nn.Linear) or hasattr(module, "in_features")
 
 
 def packed_of(module: nn.Module) -> Packed | None:

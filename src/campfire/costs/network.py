@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from campfire.costs.activity import activity
 from campfire.costs.energy import Energy
@@ -15,14 +16,16 @@ from campfire.costs.totals import totals
 from campfire.errors import UsageError
 
 ARRAY = 16  # processing elements
+COMPUTED = ("weight_orig", "weight_g", "weight_v")  # of prune, spectral_norm and weight_norm in torch.nn.utils
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """All layers in the order they run; ``others``: parameters outside their weights (biases, norms)."""
+    """All layers in the order they run, and the parameters of the whole model, a weight that layers share once."""
 
     layers: Sequence[LayerCost]
-    others: int
+    parameters: int
+    living_parameters: int
     images: int  # that activations were counted on
     energy: Energy
 
@@ -32,15 +35,14 @@ class NetworkCost:
             {"name": r.name, "shape": list(r.shape), "grain": r.grain, "biases": r.biases, **totals([r], self.energy)}
             for r in self.layers
         ]
-        everything = totals(self.layers, self.energy)
         return {
-            "parameters": self.others + everything["weights"],
-            "living_parameters": self.others + everything["living"],
+            "parameters": self.parameters,
+            "living_parameters": self.living_parameters,
             "images": self.images,
             "energy_model_pj": asdict(self.energy),
             "layers": rows,
             "convolutions": totals([r for r in self.layers if not r.linear], self.energy),
-            "all": everything,
+            "all": totals(self.layers, self.energy),
         }
 
 
@@ -60,7 +62,8 @@ def cost(
     Args:
         model: dense with zeros, or compressed.
         input_shape: of one image, [channels, height, width].
-        keep: which weights live, by layer; of a layer that is not named, those that are not zero.
+        keep: which weights live, by layer; of a layer that is not named, those that are not zero, and it counts as dense
+            where that is stored in less (`campfire.costs.storage.Stored`).
         images: [N, C, H, W] whose activations are counted; without them, only weights are.
         value_bits: of a stored weight and of an activation.
         array: processing elements among which work is dealt.
@@ -90,12 +93,33 @@ def cost(
     watched = {name: mask for name, mask in masks.items() if is_watched(layers[name])}
     live = {} if images is None else activity(model, watched, images)
     how = Counting(value_bits, array, mask_bytes)
-    rows = [LayerCost.of(n, m, masks[n], (dense[n], sparse[n]), live.get(n), how) for n, m in layers.items()]
-    return NetworkCost(rows, _others(model, layers), 0 if images is None else len(images), energy or Energy())
+    rows = [
+        LayerCost.of(n, m, masks[n], (dense[n], sparse[n]), live.get(n), how, n in given or packed_of(m) is not None)
+        for n, m in layers.items()
+    ]
+    return NetworkCost(
+        rows, *_parameters(model, layers, masks), 0 if images is None else len(images), energy or Energy()
+    )
 
 
-def _others(model: nn.Module, layers: Mapping[str, nn.Module]) -> int:
-    """Parameters that are no layer's weight."""
-    own = [m.value if packed_of(m) is not None else m.weight for m in layers.values()]
-    weights = {id(x) for x in own}
-    return sum(p.numel() for p in model.parameters() if id(p) not in weights)
+def _parameters(model: nn.Module, layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> tuple[int, int]:
+    """All parameters, and those that live: weights that layers share once, and no double of what weights are made of."""
+    weights: dict[tuple[int, ...], Tensor] = {}
+    for name, module in layers.items():
+        made_of = tuple(id(p) for p in _made_of(module))
+        weights[made_of] = weights[made_of] | masks[name] if made_of in weights else masks[name]
+    counted = {i for made_of in weights for i in made_of}
+    others = sum(p.numel() for p in model.parameters() if id(p) not in counted)
+    living = sum(int(mask.count_nonzero()) for mask in weights.values())
+    return others + sum(mask.numel() for mask in weights.values()), others + living
+
+
+def _made_of(module: nn.Module) -> list[Tensor]:
+    """What a layer's weight is, or is computed from: the tensors of a parametrization, or of older hooks of torch's."""
+    if packed_of(module) is not None:
+        return [module.value]  # pyright: ignore[reportReturnType]
+    if parametrize.is_parametrized(module, "weight"):
+        own: nn.Module = module.parametrizations.weight  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        return [*own.parameters(), *own.buffers()]
+    found = [p for name in COMPUTED if (p := module._parameters.get(name)) is not None]
+    return found or [module.weight]  # pyright: ignore[reportReturnType]

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from campfire.costs.macs import packed_of
+from campfire.costs.macs import is_linear, packed_of
 
 TABLE = 12  # most taps that are counted by numbers: 2^12 counts a channel
 CHUNK = 64  # outputs at once
@@ -60,10 +60,13 @@ class Geometry:
     pads: tuple[int, ...] = (0, 0, 0, 0)
     groups: int = 1
     mode: str = "constant"
+    linear: bool = False  # the channels are the last axis, whatever stands before it
 
     @classmethod
     def of(cls, module: nn.Module) -> "Geometry":
         """That of a 2-D convolution, sparse or not; a linear layer sees one pixel."""
+        if is_linear(module):
+            return cls(linear=True)
         if isinstance(module, nn.Conv2d):
             mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
             pads = tuple(module._reversed_padding_repeated_twice)
@@ -75,6 +78,24 @@ class Geometry:
             return cls()
         stride, dilation = (conv.stride, conv.stride), (conv.dilation, conv.dilation)
         return cls(_pair(packed.shape[2:]), stride, dilation, (conv.padding,) * 4, conv.groups)
+
+    def images(self, x: Tensor) -> Tensor:
+        """A layer's input as [N, C, H, W]: it is that, or [C, H, W] of one image, or [..., C] of a linear layer."""
+        return x.reshape(-1, x.shape[-1], 1, 1) if self.linear else x[None] if x.dim() == 3 else x
+
+    def makes(self, output: Tensor, x: Tensor, shape: Sequence[int]) -> bool:
+        """Whether a weight [K, C / groups, R, S] makes an output of this size of the input ``x``.
+
+        A layer whose class pads or cuts its input by itself does something else than its options tell.
+        """
+        if self.linear:
+            return x.shape[-1] == shape[1] and output.shape == (*x.shape[:-1], shape[0])
+        if x.dim() not in (3, 4) or x.shape[-3] != shape[1] * self.groups:
+            return False
+        around = (self.pads[2] + self.pads[3], self.pads[0] + self.pads[1])
+        sides = zip(x.shape[-2:], around, self.kernel, self.stride, self.dilation, strict=True)
+        positions = [(n + pad - d * (k - 1) - 1) // s + 1 for n, pad, k, s, d in sides]
+        return output.shape == (*x.shape[:-3], shape[0], *positions)
 
 
 @dataclass(frozen=True)
@@ -91,9 +112,7 @@ class Seen:
     @classmethod
     def of(cls, x: Tensor, geometry: Geometry) -> "Seen":
         """``x`` is the layer's input, [N, C, H, W] ([C, H, W] of one image), or [..., C] of a linear layer."""
-        linear = geometry == Geometry() and x.dim() != 4
-        x = x.reshape(-1, x.shape[-1], 1, 1) if linear else x[None] if x.dim() == 3 else x
-        active = F.pad((x != 0).float(), geometry.pads, geometry.mode).bool()
+        active = F.pad((geometry.images(x) != 0).float(), geometry.pads, geometry.mode).bool()
         sides = zip(active.shape[2:], geometry.kernel, geometry.stride, geometry.dilation, strict=True)
         rows, columns = ([slice(i * d, n - (k - 1 - i) * d, s) for i in range(k)] for n, k, s, d in sides)
         return cls([active[:, :, r, c] for r in rows for c in columns], geometry.kernel, geometry.groups)
@@ -110,13 +129,13 @@ class Seen:
         return References(products, products if columns == 1 else by_row, whole)
 
     def work(self, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Products of a mask over all images, by output [K] and by input [C / groups], int64."""
+        """Products of a mask over all images, by output [K] and by input [C], int64."""
         seen = torch.stack([tap.sum((0, 2, 3)) for tap in self.taps], -1)  # [C, R * S]
         living = keep.reshape(self.groups, -1, keep.shape[1], len(self.taps))
         parts = living.split(CHUNK, dim=1)  # of linear layers with 100 million weights
         seen = seen.view(self.groups, 1, keep.shape[1], -1)
-        sums = [(work.sum(-1), work.sum((0, 1))) for work in ((part * seen).sum(-1) for part in parts)]
-        return torch.cat([x for x, _ in sums], 1).flatten(), torch.stack([x for _, x in sums]).sum(0)
+        sums = [(work.sum(-1), work.sum(1)) for work in ((part * seen).sum(-1) for part in parts)]
+        return torch.cat([x for x, _ in sums], 1).flatten(), torch.stack([x for _, x in sums]).sum(0).flatten()
 
     @cached_property
     def _rows(self) -> list["Windows"]:

@@ -6,6 +6,8 @@ kernel    v v v v v ... i  an index for R*S weights:     8 + 4/(R*S) bits a weig
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -30,6 +32,32 @@ def mao_bits(keep: Tensor, grain: str | None = None) -> float:
     grain, shape = grain or whole_grain(keep), tuple(keep.shape)
     living = int(keep.count_nonzero())
     return living * VALUE_BITS if grain == "dense" else storage_bits(living, unit_size(grain, shape))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a layer weighs in both models: ``grain`` as in `whole_grain`, ``file_bytes`` of mask and values."""
+
+    grain: str
+    mao_bits: float
+    file_bytes: float
+
+    @classmethod
+    def of(cls, keep: Tensor, value_bits: int, mask_bytes: Callable[[Tensor], int], chosen: bool = True) -> "Stored":
+        """Under a mask [K, C, R, S], values of ``value_bits`` in the file.
+
+        A mask that was ``chosen`` is stored whatever it costs. One that is only where zeros happen to be is not stored
+        where the dense layer is smaller; in Mao's model that makes the grain dense, so that a stray zero is no structure.
+        """
+        grain, living = whole_grain(keep), int(keep.count_nonzero())
+        bits, held = mao_bits(keep, grain), -(-living * value_bits // 8)
+        indexed = held + (0 if grain == "dense" else mask_bytes(keep))
+        if chosen:
+            return cls(grain, bits, indexed)
+        dense = keep.numel() * VALUE_BITS
+        return cls(
+            "dense" if dense <= bits else grain, min(bits, dense), min(indexed, -(-keep.numel() * value_bits // 8))
+        )
 
 
 def mask_bytes(keep: Tensor) -> int:

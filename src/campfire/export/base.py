@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from campfire.compress import decompress_
 from campfire.errors import CampfireError
+from campfire.fusion.copying import copied
 from campfire.pruner import Pruner
 
 REGISTRY: dict[str, "Format"] = {}
@@ -39,8 +40,11 @@ class Subject:
         """A copy in evaluation mode, in float32 on the CPU, with ordinary layers and zeros where nothing lives.
 
         With ``pixels`` it takes pixels in [0, 1].
+
+        Raises:
+            UsageError: it holds tensors that torch cannot copy.
         """
-        model = copy.deepcopy(self.model).cpu().float().eval()
+        model = copied(self.model).cpu().float().eval()
         decompress_(model)
         model.requires_grad_(False)
         plain = model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]

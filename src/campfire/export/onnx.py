@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from campfire.errors import CampfireError
-from campfire.export.base import Format, Subject, difference, is_there, need, require_pixels
+from campfire.export.base import CheckFailed, Format, Subject, difference, is_there, need, require_pixels
 from campfire.files.writing import write_whole
 
 INDEX = 8  # bytes of an index: int64, by ONNX's definition
@@ -42,7 +42,7 @@ class Onnx(Format):
         left_out = _make_sparse(onnx, proto) if sparse else []
         onnx.checker.check_model(proto)
         data = proto.SerializeToString()
-        checked = _checked(model, torch.cat([x, x[:1]]), data)
+        checked = _checked(model, torch.cat([x, x[:1]]), data, fixed_batch(proto))
         write_whole(path, data)
         return {"opset": proto.opset_import[0].version, "sparse_initializers": left_out, **checked}
 
@@ -110,10 +110,48 @@ def _make_sparse(onnx: Any, proto: Any) -> list[str]:
     return moved
 
 
-def _checked(model: nn.Module, x: Tensor, data: bytes) -> dict[str, Any]:
+def fixed_batch(proto: Any) -> int | None:
+    """The number of images that the graph takes, if it is one number: torch falls back to it, and says so in a warning."""
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    return batch.dim_value if batch.HasField("dim_value") else None
+
+
+def _checked(model: nn.Module, x: Tensor, data: bytes, fixed: int | None) -> dict[str, Any]:
+    """What ONNX Runtime makes of images beside the model, in a batch of another size than the one it was traced with.
+
+    Raises:
+        CheckFailed: the batch was fixed while tracing, ONNX Runtime refuses the file, or it computes something else.
+    """
+    if fixed is not None:
+        raise CheckFailed(
+            f"the exported ONNX model takes batches of {fixed} alone, and should take any: torch fixed the batch while "
+            f"tracing {type(model).__name__}; its forward pass must not turn the batch into a number, as len(x), "
+            "int(x.shape[0]) and loops over images do; nothing was written"
+        )
     if not is_there("onnxruntime"):
         return {"checked_by": None, "max_abs_difference": None}
-    return {"checked_by": "onnxruntime", **difference(model, x, runtime(data), "the exported ONNX model")}
+    return {"checked_by": "onnxruntime", **difference(model, x, _run(data), "the exported ONNX model")}
+
+
+def _run(data: bytes) -> Callable[[Tensor], Tensor]:
+    """ONNX Runtime, whose refusals are failed checks.
+
+    Raises:
+        CheckFailed: it cannot load the file, or run it.
+    """
+
+    def run(x: Tensor) -> Tensor:
+        try:
+            return runtime(data)(x)
+        except CampfireError:
+            raise
+        except Exception as error:  # its errors have no base of their own
+            line = " ".join(str(error).split())
+            raise CheckFailed(
+                f"ONNX Runtime refuses the exported model on images of shape {list(x.shape)}: {line}; nothing was written"
+            ) from error
+
+    return run
 
 
 def runtime(data: bytes) -> Callable[[Tensor], Tensor]:

@@ -4,13 +4,13 @@ conv -> BN -> (+ shortcut) -> ReLU        conv(x, residual=shortcut, relu=True)
 four passes over memory            --->   one
 """
 
-import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import fx, nn
 
 from campfire.fusion.absorbing import Absorption
+from campfire.fusion.copying import copied
 from campfire.fusion.effects import is_plain
 from campfire.fusion.rewriting import Rewriting
 from campfire.fusion.tracing import trace
@@ -66,7 +66,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     part of its kernel. Outputs that were regrouped stay as they lie where only convolutions read them, whose inputs
     are numbered anew; where sums join several orders, one of them stays. All this is decided from the modules that
     the forward pass calls, so subclasses, hooks and functional batch normalisation stay as they are; a part whose
-    steps depend on its input runs unchanged. ``report`` says what was done. Kernels stay those that were chosen for
+    steps depend on its input, that switches autocast, draws random numbers, or writes to what outlives the call runs
+    unchanged. ``report`` says what was done. Kernels stay those that were chosen for
     the original, which is not changed (so `tune_` it before); layers that were left to the dense library become
     ordinary ones.
 
@@ -77,7 +78,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
             folded before weights are rounded, and which layers are left to the library is decided for this dtype.
 
     Raises:
-        UsageError: the model's own forward pass takes steps that depend on its input.
+        UsageError: the outermost module is itself such a part, has hooks, or a forward replaced on the instance; or it
+            holds tensors that torch cannot copy.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
@@ -88,7 +90,7 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     True
     """
     model = bare(model)
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    twin = copied(model).eval().requires_grad_(False)
     _share_kernels(model, twin)
     for other in (torch.float32, torch.bfloat16, torch.float16):
         if dtype not in (None, other):
@@ -111,7 +113,7 @@ def _to_dense_(twin: nn.Module, dtype: torch.dtype | None) -> list[str]:
     """Ordinary layers in the place of those that the dense library runs, which would unpack their weights at every call."""
     found = []
     for name, layer in list(twin.named_modules()):
-        if name and isinstance(layer, (SparseConv2d, SparseLinear)) and is_plain(layer) and _runs_dense(layer, dtype):
+        if name and type(layer) in (SparseConv2d, SparseLinear) and is_plain(layer) and _runs_dense(layer, dtype):
             dense = layer.dense().requires_grad_(False)
             if isinstance(dense, nn.Conv2d):
                 dense = dense.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx, nn
 
-from campfire.fusion.tracing import IN_PLACE
 from campfire.nn import SparseConv2d, SparseLinear
 
 Modules = Mapping[str, nn.Module]
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAKERS = (nn.Conv2d, nn.Linear, nn.ReLU, SparseConv2d, SparseLinear, *NORMS)  # what they return is new memory
+_CHANGING = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+IN_PLACE = tuple(getattr(operator, f"i{name}") for name in _CHANGING)
+_WRITING = ("__setitem__", *(f"__i{name}__" for name in _CHANGING))  # methods; of others the name ends in one underscore
 ADD = (operator.add, torch.add, operator.iadd)
 RELU = (torch.relu, torch.nn.functional.relu, torch.relu_, torch.nn.functional.relu_)
 _KNOWN = ("torch", "_operator", "operator", "math", "builtins", "campfire")  # modules whose functions have no surprises
@@ -49,14 +51,47 @@ def writes(node: fx.Node, modules: Modules) -> bool:
         known = type(module).__module__.startswith(("torch.nn.", "campfire.nn."))
         return not known or not is_plain(module) or bool(getattr(module, "inplace", False))
     if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+        return node.target in _WRITING or (str(node.target).endswith("_") and not str(node.target).endswith("__"))
     if node.op != "call_function":
         return False
-    function = getattr(node.target, "__module__", None) or ""
     name = getattr(node.target, "__name__", "")
     flagged = any(a is True for a in (*node.args, node.kwargs.get("inplace"))) or node.kwargs.get("out") is not None
-    own = function.split(".")[0] in _KNOWN or isinstance(node.target, type(Tensor.add))
-    return not own or flagged or name.endswith("_") or node.target in (*IN_PLACE, operator.setitem)
+    return not _is_known(node) or flagged or name.endswith("_") or node.target in (*IN_PLACE, operator.setitem)
+
+
+def _is_known(node: fx.Node) -> bool:
+    """Whether the function that it calls is torch's, Python's or campfire's, which write where their names say so."""
+    function = getattr(node.target, "__module__", None) or ""
+    return function.split(".")[0] in _KNOWN or isinstance(node.target, type(Tensor.add))
+
+
+def written(node: fx.Node, modules: Modules) -> list[fx.Node]:
+    """What a call changes the memory of, or may: the first of its arguments and ``out``, or any, if it is not known."""
+    if not writes(node, modules):
+        return []
+    if node.op == "call_module" or (node.op == "call_function" and not _is_known(node)):
+        return node.all_input_nodes
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args[:1], node.kwargs.get("out"), node.kwargs.get("input")), found.append)
+    return found
+
+
+def shares(node: fx.Node, modules: Modules) -> bool:
+    """Whether its result may lie in the memory of what it reads, as views do; torch's schemas say which those are."""
+    if node.op == "call_module":
+        return type(modules[str(node.target)]) not in MAKERS or writes(node, modules)
+    if node.op not in ("call_method", "call_function"):
+        return False
+    name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if writes(node, modules) or "dropout" in name:  # what is dropped from in eval mode is handed back
+        return True
+    if getattr(node.target, "__module__", "") == "_operator":
+        return node.target is operator.getitem
+    operators = getattr(torch.ops.aten, name, None)
+    if operators is None:
+        return True
+    returned = [one for key in operators.overloads() for one in getattr(operators, key)._schema.returns]
+    return any(one.alias_info is not None and not one.alias_info.is_write for one in returned)
 
 
 def is_new(node: fx.Node, modules: Modules) -> bool:

@@ -34,7 +34,7 @@ class Rewriting:
     def _drop(self, node: fx.Node) -> None:
         """What does nothing in eval mode, and stands between what can be fused."""
         module = self._module(node)
-        if isinstance(module, (nn.Identity, *DROPOUTS)) and is_plain(module) and _one(node):
+        if type(module) in (nn.Identity, *DROPOUTS) and is_plain(module) and _one(node):  # subclasses may do anything
             self._replace(node, node.all_input_nodes[0])
 
     def _fold(self, node: fx.Node) -> None:
@@ -60,6 +60,8 @@ class Rewriting:
         reasons = [] if is_plain(norm) else ["there are hooks"]
         if len(node.users) > 1:
             reasons.append(f"{node.target} is read by others too")
+        if any(self._owner(name) is norm for name in self._read):  # and perhaps written
+            reasons.append("its statistics are read by others too")
         return [*reasons, *self.why_not_own(node, layer)]
 
     def why_not_own(self, node: fx.Node, layer: nn.Module) -> list[str]:
@@ -67,7 +69,7 @@ class Rewriting:
         reasons = [] if is_plain(layer) else ["there are hooks"]
         if self._calls[id(layer)] > 1:
             reasons.append(f"{node.target} is called more than once")
-        if any(name.rpartition(".")[0] == node.target for name in self._read):
+        if any(self._owner(name) is layer for name in self._read):
             reasons.append(f"the weights of {node.target} are read by others too")
         return reasons
 
@@ -98,12 +100,16 @@ class Rewriting:
     def _takes(self, node: fx.Node, what: str) -> bool:
         """Whether it is a call of a sparse layer, read once, whose kernel can do this as well."""
         module = self._module(node)
-        if not isinstance(module, SPARSE) or not is_plain(module) or len(node.users) != 1:
+        if type(module) not in SPARSE or not is_plain(module) or len(node.users) != 1:
             return False
         return "relu" not in node.kwargs and what not in node.kwargs
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def _owner(self, name: str) -> nn.Module | None:
+        """The module that holds a parameter or buffer, under whatever name it is called."""
+        return self.modules.get(name.rpartition(".")[0])
 
     def _replace(self, node: fx.Node, by: fx.Node) -> None:
         node.replace_all_uses_with(by)
