@@ -101,6 +101,7 @@ def test_runs_at_equal_accuracy(runs: dict[str, str], capsys: pytest.CaptureFixt
         (["resnet8", "--images", "-1"], "--images is a number of images"),
         (["resnet8", *QUICK, "--energy", "mca=1"], "did you mean 'mac'"),
         (["resnet8", *QUICK, "--structure", "ckk"], "did you mean 'ck'"),
+        (["resnet8", *QUICK, "--model-kwargs", "in_channels=x"], "in_channels must be a whole number"),
     ],
 )
 def test_what_is_refused(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,3 +112,24 @@ def test_what_is_refused(argv: list[str], says: str, capsys: pytest.CaptureFixtu
 def test_a_pruned_run_is_not_pruned_again(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["cost", runs["fine"], "--compare", "kernel,vector"]) == 2
     assert "is pruned already (fine)" in capsys.readouterr().err
+
+
+def test_weights_alone_are_no_run_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / f"{name}.pt") for name in "ab"]
+    for file in files:
+        torch.save(models.create("resnet8", num_classes=10).state_dict(), file)
+    assert cli.main(["cost", "--compare", *files, "--model", "resnet8", *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert f"campfire cost {files[0]} --model NAME" in said
+    assert "--pretrained" not in said
+    assert cli.main(["cost", files[0], "--model", "resnet8", *QUICK]) == 0
+
+
+def test_a_structure_is_laid_on_dense_runs_and_refused_by_pruned_ones(
+    runs: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = found(capsys, runs["dense"], "--images", "0", "--structure", "kernel", "--sparsity", "0.75")
+    assert (cost["structure"], cost["top1"]) == ("kernel", None)
+    assert next(r for r in cost["layers"] if r["name"] == "layer2.0.conv1")["sparsity"]["kernel"] == 0.75
+    assert cli.main(["cost", runs["fine"], "--images", "0", "--structure", "kernel"]) == 2
+    assert "is pruned already (fine), and 'kernel' is asked for" in capsys.readouterr().err

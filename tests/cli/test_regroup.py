@@ -179,3 +179,21 @@ def test_files_that_hold_nothing_to_regroup(tmp_path: Path, capsys: pytest.Captu
     )
     assert main(["regroup", str(tmp_path / "nan.pt"), "--sparsity", "0.5"]) == 1
     assert "the weights of b hold NaN or infinity" in capsys.readouterr().err
+
+
+def test_layers_that_may_be_grouped_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in ResNeXt, whose 3x3 layers have 32 groups, here 16; a downsample layer reads what the stem made, not the layer before."""
+    names = ("stem", "conv1", "conv2", "conv3", "downsample")
+    shapes = ((16, 3, 3, 3), (64, 16, 1, 1), (64, 4, 3, 3), (128, 64, 1, 1), (128, 16, 1, 1))
+    state = {f"{n}.weight": torch.randn(s) for n, s in zip(names, shapes, strict=True)}
+    torch.save(state, tmp_path / "grouped.pt")
+    argv = ["regroup", str(tmp_path / "grouped.pt"), "--block", "8x2", "--sparsity", "0.5", "--json"]
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert "conv2 may be grouped" in err
+    assert "--model NAME" in err
+    assert len(json.loads(out)["rows"][0]["layers"]) == 4
+    state["conv2.weight"] = torch.randn(64, 64, 3, 3)
+    torch.save(state, tmp_path / "grouped.pt")
+    assert main(argv) == 0
+    assert not capsys.readouterr().err

@@ -258,3 +258,13 @@ def test_a_program_that_computes_something_else_is_not_kept(tmp_path: Path, monk
     with pytest.raises(CampfireError, match="computes something else"):
         export(Subject(net, torch.randn(2, 1, 4, 4)), tmp_path / "net.c", "c")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_subclass_of_what_does_nothing_is_refused(tmp_path: Path) -> None:
+    class Doubling(nn.Identity):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * input if input.sum() > -1e9 else input
+
+    net = Subject(nn.Sequential(nn.Conv2d(3, 4, 3), Doubling()), torch.randn(2, 3, 6, 6))
+    with pytest.raises(DoesNotFit, match="there is no C for Doubling"):
+        export(net, tmp_path / "net.c", "c")

@@ -91,3 +91,31 @@ def test_without_onnx(subject: Subject, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(base, "import_module", missing)
     with pytest.raises(CampfireError, match=r"campfire-sparse\[onnx\]"):
         export(subject, tmp_path / "x.onnx", "onnx")
+
+
+class Fixes(torch.nn.Module):
+    """The batch becomes a number while it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.conv(one[None])[0].mean((1, 2)) for one in x])
+
+
+def test_a_batch_that_torch_fixed(tmp_path: Path) -> None:
+    with pytest.raises(base.CheckFailed, match=r"takes batches of 2 alone.* torch fixed the batch while tracing Fixes"):
+        export(Subject(Fixes().eval(), torch.randn(2, 3, 8, 8)), tmp_path / "x.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_onnx_runtime_refuses(
+    files: Any, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = onnx.load(files["plain"][0])
+    wrong.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 17
+    monkeypatch.setattr(ours, "traced", lambda model, x: wrong)
+    with pytest.raises(base.CheckFailed, match=r"ONNX Runtime refuses the exported model on images of shape \[3, 3"):
+        export(subject, tmp_path / "x.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,13 @@ def test_unknown_name(name: str, suggested: str | None) -> None:
 def test_malformed_name(name: str) -> None:
     with pytest.raises(UnknownName, match="no model is called"):
         models.create(name, num_classes=10)
+
+
+@pytest.mark.parametrize("wrong", ["x", 2.5, True, None])
+def test_counts_are_whole_numbers(wrong: Any) -> None:
+    for argument in ("num_classes", "in_channels"):
+        with pytest.raises(UsageError, match=f"{argument} must be a whole number, 1 or more; got {wrong!r}"):
+            models.create("resnet8", **{"num_classes": 10, argument: wrong})
 
 
 @pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"num_classes": 10, "in_channels": 0}])

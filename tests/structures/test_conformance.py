@@ -82,6 +82,8 @@ def test_grouped_layers() -> None:
         assert named(spec).why_not(shape, groups) == []
     assert named("block").why_not((32, 4, 1, 1), groups=8) == []
     assert "reach across groups" in named("block").why_not((24, 4, 1, 1), groups=4)[0]
+    assert named("tiles").why_not((128, 16, 3, 3), groups=4) == []
+    assert "groups of 16 outputs" in named("tiles").why_not((64, 16, 3, 3), groups=4)[0]
 
 
 def test_reasons_against_a_shape() -> None:

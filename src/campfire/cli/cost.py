@@ -17,7 +17,8 @@ def parser() -> Parser:
         usage="campfire cost MODEL|RUN [options]\n       campfire cost MODEL|RUN --compare A,B,...\n"
         "       campfire cost --compare RUN RUN ...",
         description="Parameters, zeros at every grain, MACs, storage, output references, balance and energy, layer by layer. "
-        "Activations are counted on test images of a run; those of a model by name are of noise through random weights.",
+        "Activations are counted on test images of a run; those of a model by name are of noise through random weights. "
+        "--structure prunes a dense model, file or run at once, at --sparsity; one with masks of its own is refused.",
         epilog="What is counted, and how: docs/costs.md.",
     )
     own.add_argument(

@@ -16,5 +16,10 @@ def add_network_options(parser: Parser) -> None:
         metavar="N",
         help="height and width of images, where no run says (default: 224)",
     )
-    parser.add_argument("--structure", default="dense", metavar="S", help="of a model by name (default: dense)")
+    parser.add_argument(
+        "--structure",
+        default="dense",
+        metavar="S",
+        help="prune it first: a model by name, a dense run or file (default: as it is)",
+    )
     parser.add_argument("--sparsity", type=zeros, default=0.7, metavar="X", help="of structures (default: 0.7)")

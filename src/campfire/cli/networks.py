@@ -36,6 +36,7 @@ class Network:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    masked: bool = False  # it came with masks, which its zeros show and ``pruner`` need not hold
 
     @property
     def keep(self) -> dict[str, Tensor]:
@@ -50,8 +51,11 @@ class Network:
         """
         if structure == "dense":
             return self
-        if self.pruner is not None:
-            raise UsageError(f"{self.name} is pruned already ({self.structure}); give a dense run, or a model")
+        if self.pruner is not None or self.masked:
+            raise UsageError(
+                f"{self.name} is pruned already ({self.structure}), and {structure!r} is asked for; leave --structure and "
+                "--compare out, or give a dense run, file or model"
+            )
         model = copy.deepcopy(self.model)
         pruner, _ = pruned(model, structure, sparsity)
         pruner.detach()
@@ -61,14 +65,21 @@ class Network:
 def network(name: str, args: Namespace) -> Network:
     """What a name means: a run if there is such a folder or checkpoint, a file with ``--model``, else a model.
 
+    Where ``--structure`` is given it is pruned at once, whichever of these it is.
+
     Raises:
-        UsageError: nothing of that name, or a structure that does not fit it.
+        UsageError: nothing of that name, one that has masks of its own besides ``--structure``, or a structure that does not
+            fit it.
         CheckpointError: a file is damaged.
     """
     if args.size < 1:
         raise UsageError(f"--size is a number of pixels; got {args.size}")
+    return _as_it_is(name, args).under(args.structure, args.sparsity)
+
+
+def _as_it_is(name: str, args: Namespace) -> Network:
     if not Path(name).exists():
-        return _by_name(name, args).under(args.structure, args.sparsity)
+        return _by_name(name, args)
     if args.model:
         return _of_file(name, args)
     if _weights_alone(Path(name)):
@@ -92,13 +103,18 @@ def of_run(name: str) -> Network:
     """The network of a run, and its test images.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or a file of weights alone.
         CheckpointError: it is damaged.
     """
     from campfire.training import load_run
     from campfire.training.build import load_data
 
     path = Path(name)
+    if path.is_file() and _weights_alone(path):
+        raise UsageError(
+            f"{name} holds weights, and wanted is a run: its directory or checkpoint; a file is counted by itself, "
+            f"campfire cost {name} --model NAME"
+        )
     trained = load_run(path)
 
     def images(n: int) -> Tensor:
@@ -151,11 +167,23 @@ def _of_file(name: str, args: Namespace) -> Network:
     from campfire.files.foreign import unmasked
     from campfire.training import checkpoint
 
-    state = _without_holder(unmasked(weights(Path(name)))[0], args)
+    state, masks = unmasked(weights(Path(name)))
+    state = _without_holder(state, args)
     kwargs = {**_as_stored(state, args), **args.model_kwargs}
     one = _by_name(args.model, Namespace(**{**vars(args), "model_kwargs": kwargs}))
     checkpoint.fill(one.model, state, name)
-    return replace(one, name=name, structure="as it is")
+    return replace(one, name=name, structure="as it is", masked=bool(masks) or _holds_masks(Path(name)))
+
+
+def _holds_masks(path: Path) -> bool:
+    """Whether a file of ours says which weights live: a packed one with packed layers, or one with a pruner's state."""
+    from campfire.files import read
+    from campfire.files.foreign import is_packed, read_any
+
+    if is_packed(path):
+        return bool(read(path).masks)
+    held = read_any(path)
+    return isinstance(held, dict) and bool(held.get("pruner"))
 
 
 def _without_holder(state: dict[str, Tensor], args: Namespace) -> dict[str, Tensor]:

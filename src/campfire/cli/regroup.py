@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,12 @@ def parser() -> Parser:
     own.add_argument("--structure", default="hrbp", metavar="NAME", help="hrbp, hrbp++ or both (default: hrbp)")
     own.add_argument("--block", metavar="KxC", help="outputs x inputs of a block, as 32x1 (default: the structure's)")
     own.add_argument("--sparsity", metavar="S", help="fraction of zeros of every layer (default: each layer's own)")
-    own.add_argument("--model", metavar="NAME", help="whose weights a state dict holds (default: all its convolutions)")
+    own.add_argument(
+        "--model",
+        metavar="NAME",
+        help="whose weights a state dict holds (default: all its convolutions; the file does not say which are grouped, "
+        "and blocks would join their groups: a model does)",
+    )
     own.add_argument(
         "--model-kwargs", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="options of the model"
     )
@@ -128,11 +134,31 @@ def weights_of(args: Namespace) -> "dict[str, Tensor]":
     found = {name.removesuffix(".weight"): x for name, x in state.items() if x.dim() == 4 and name.endswith(".weight")}
     if len(found) < 2:
         raise CheckpointError(f"{path} holds {len(found)} convolutions; the first one stays dense, so nothing is left")
-    first = _first(found)
+    first, producers = _first(found), found
     found = {name: x for name, x in found.items() if name != first and (x.shape[1] > 1 or x.shape[0] == 1)}
     if not found:
         raise CheckpointError(f"{path} holds no convolution but the first and depthwise ones, which no block fits")
+    if grouped := _perhaps_grouped(found, producers):
+        print(
+            f"campfire regroup: {', '.join(grouped[:3])}{f' and {len(grouped) - 3} more' * (len(grouped) > 3)} may be grouped: "
+            f"nothing in {path} has as few outputs as they have inputs. Their blocks would join outputs of different groups; "
+            "--model NAME leaves grouped layers out",
+            file=sys.stderr,
+        )
     return found
+
+
+def _perhaps_grouped(weights: "dict[str, Tensor]", producers: "dict[str, Tensor]") -> list[str]:
+    """Layers with a fraction of the inputs that the layer before them in the file makes, where no other makes that few.
+
+    A weight is [K, C / groups, R, S], and nothing in a state dict tells groups.
+    """
+    outputs, before = (
+        {len(x) for x in producers.values()},
+        dict(zip([*producers][1:], producers.values(), strict=False)),
+    )
+    fewer = {name: (x.shape[1], len(before[name])) for name, x in weights.items() if name in before}
+    return [name for name, (c, k) in fewer.items() if c not in outputs and c < k and k % c == 0]
 
 
 def _first(weights: "dict[str, Tensor]") -> str:

@@ -84,8 +84,8 @@ def _counting(name: str, keep: Tensor, found: dict[str, Activity | None]) -> Hoo
 
     def count(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         x, geometry, before = entering(inputs, keywords), Geometry.of(module), found.get(name)
-        known = x is not None and isinstance(output, Tensor) and geometry.makes(output, x, keep.shape)
-        if not known or (name in found and before is None):
+        given_up = name in found and before is None
+        if given_up or x is None or not isinstance(output, Tensor) or not geometry.makes(output, x, keep.shape):
             found[name] = None
             return
         now = of_layer(keep.to(output.device), x.detach(), output.numel(), geometry)

@@ -130,7 +130,7 @@ def _counter(name: str, found: dict[str, tuple[int, int]]) -> Hook:
 
 def entering(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor | None:
     """What a layer was called on: its first argument, or the one called ``input`` or ``x``; None where that is no tensor."""
-    given = [*inputs, ]
+    given = [*inputs, *(keywords[name] for name in ("input", "x") if name in keywords)]
     return given[0] if given and isinstance(given[0], Tensor) else None
 
 

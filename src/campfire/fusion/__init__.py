@@ -5,6 +5,7 @@ four passes over memory            --->   one
 """
 
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 from torch import fx, nn
@@ -67,9 +68,8 @@ def fuse(model: nn.Module, dtype: torch.dtype | None = None) -> fx.GraphModule:
     are numbered anew; where sums join several orders, one of them stays. All this is decided from the modules that
     the forward pass calls, so subclasses, hooks and functional batch normalisation stay as they are; a part whose
     steps depend on its input, that switches autocast, draws random numbers, or writes to what outlives the call runs
-    unchanged. ``report`` says what was done. Kernels stay those that were chosen for
-    the original, which is not changed (so `tune_` it before); layers that were left to the dense library become
-    ordinary ones.
+    unchanged. ``report`` says what was done. Kernels stay those that were chosen for the original, which is not
+    changed (so `tune_` it before); layers that were left to the dense library become ordinary ones.
 
     The copy takes images of any size and number. Optional arguments of the forward pass are fixed at their defaults.
 
@@ -113,7 +113,7 @@ def _to_dense_(twin: nn.Module, dtype: torch.dtype | None) -> list[str]:
     """Ordinary layers in the place of those that the dense library runs, which would unpack their weights at every call."""
     found = []
     for name, layer in list(twin.named_modules()):
-        if name and type(layer) in (SparseConv2d, SparseLinear) and is_plain(layer) and _runs_dense(layer, dtype):
+        if name and _is_ordinary(layer) and _runs_dense(layer, dtype):
             dense = layer.dense().requires_grad_(False)
             if isinstance(dense, nn.Conv2d):
                 dense = dense.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -121,6 +121,11 @@ def _to_dense_(twin: nn.Module, dtype: torch.dtype | None) -> list[str]:
                 parent._modules.update({key: dense for key, child in parent._modules.items() if child is layer})
             found.append(name)
     return found
+
+
+def _is_ordinary(layer: nn.Module) -> TypeGuard[SparseConv2d | SparseLinear]:
+    """Whether it runs the forward pass of a sparse layer and nothing else; subclasses may do anything."""
+    return type(layer) in (SparseConv2d, SparseLinear) and is_plain(layer)
 
 
 def _runs_dense(layer: SparseLayer, dtype: torch.dtype | None) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from campfire.nn import SparseConv2d, SparseLinear
 
@@ -14,7 +15,10 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAKERS = (nn.Conv2d, nn.Linear, nn.ReLU, SparseConv2d, SparseLinear, *NORMS)  # what they return is new memory
 _CHANGING = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
 IN_PLACE = tuple(getattr(operator, f"i{name}") for name in _CHANGING)
-_WRITING = ("__setitem__", *(f"__i{name}__" for name in _CHANGING))  # methods; of others the name ends in one underscore
+_WRITING = (
+    "__setitem__",
+    *(f"__i{name}__" for name in _CHANGING),
+)  # methods; of others the name ends in one underscore
 ADD = (operator.add, torch.add, operator.iadd)
 RELU = (torch.relu, torch.nn.functional.relu, torch.relu_, torch.nn.functional.relu_)
 _KNOWN = ("torch", "_operator", "operator", "math", "builtins", "campfire")  # modules whose functions have no surprises
@@ -72,7 +76,7 @@ def written(node: fx.Node, modules: Modules) -> list[fx.Node]:
     if node.op == "call_module" or (node.op == "call_function" and not _is_known(node)):
         return node.all_input_nodes
     found: list[fx.Node] = []
-    fx.node.map_arg((node.args[:1], node.kwargs.get("out"), node.kwargs.get("input")), found.append)
+    map_arg((node.args[:1], node.kwargs.get("out"), node.kwargs.get("input")), found.append)
     return found
 
 

@@ -34,7 +34,9 @@ class Rewriting:
     def _drop(self, node: fx.Node) -> None:
         """What does nothing in eval mode, and stands between what can be fused."""
         module = self._module(node)
-        if type(module) in (nn.Identity, *DROPOUTS) and is_plain(module) and _one(node):  # subclasses may do anything
+        if module is None or type(module) not in (nn.Identity, *DROPOUTS):  # subclasses may do anything
+            return
+        if is_plain(module) and _one(node):
             self._replace(node, node.all_input_nodes[0])
 
     def _fold(self, node: fx.Node) -> None:
@@ -100,7 +102,7 @@ class Rewriting:
     def _takes(self, node: fx.Node, what: str) -> bool:
         """Whether it is a call of a sparse layer, read once, whose kernel can do this as well."""
         module = self._module(node)
-        if type(module) not in SPARSE or not is_plain(module) or len(node.users) != 1:
+        if module is None or type(module) not in SPARSE or not is_plain(module) or len(node.users) != 1:
             return False
         return "relu" not in node.kwargs and what not in node.kwargs
 

@@ -72,7 +72,9 @@ class Tracer(fx.Tracer):
         if casting() != self._casting:
             raise Untraceable("it switches autocast, which is no call in a graph")
         if any(self._is_held(one) for one in written(node, self._modules)):
-            raise Untraceable(f"{node} may write to a tensor made without the input, that every call would find changed")
+            raise Untraceable(
+                f"{node} may write to a tensor made without the input, that every call would find changed"
+            )
         return node
 
     def _is_held(self, node: fx.Node) -> bool:
@@ -85,7 +87,7 @@ class Tracer(fx.Tracer):
         return type(m).__module__.startswith("campfire.nn.") or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        before, stack = set(self.graph.nodes), OrderedDict(self.module_stack)
+        before, stack, opaque = set(self.graph.nodes), OrderedDict(self.module_stack), dict(self.opaque)
         path = self.path_of_module(m)
         try:
             if has_hooks(m) and not self.is_leaf_module(m, path):  # inside, they would run once, on no tensors
@@ -95,7 +97,7 @@ class Tracer(fx.Tracer):
         except Exception as error:
             self.module_stack = stack  # torch.fx checks it, and leaves it as it was at the error
             self._forget(before)
-            self.opaque[path] = first_line(error)
+            self.opaque = {**opaque, path: first_line(error)}  # and not what is inside it
             return self.create_proxy("call_module", path, args, kwargs)
 
     def _forget(self, before: set[fx.Node]) -> None:
@@ -162,7 +164,8 @@ def trace(model: nn.Module) -> tuple[fx.Graph, dict[str, str]]:
             if not tracer.opaque:
                 return found[-1]
     if found:
-        return min(found, key=lambda one: len(one[1]))
+        graph, opaque = min(found, key=lambda one: len(one[1]))
+        return graph, {path: found[-1][1].get(path, why) for path, why in opaque.items()}  # why it fails in any case
     raise UsageError(
         f"{type(model).__name__} cannot be traced: {first_line(errors[-1])}\n"
         "Wanted: a forward pass that takes the same steps for every input, and writes to nothing but what it computes from "

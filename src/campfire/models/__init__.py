@@ -1,5 +1,6 @@
 """The model zoo: CNNs by name, with torchvision's state-dict keys (floor 1; torch is loaded when a model is made)."""
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from campfire.errors import UsageError
@@ -49,13 +50,16 @@ def create(
 
     Raises:
         UnknownName: there is no such model; the nearest name is suggested.
-        UsageError: an argument the model does not take, or a package that is missing or does not fit this torch.
+        UsageError: no such number of classes or channels, an argument the model does not take, or a package that is missing
+            or does not fit this torch.
 
     >>> model = create("resnet20", num_classes=10, width=2)
     >>> sum(p.numel() for p in model.parameters())
     1084586
     """
     for argument, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if not isinstance(value, Integral) or isinstance(value, bool):
+            raise UsageError(f"{argument} must be a whole number, 1 or more; got {value!r}")
         if value < 1:
             raise UsageError(f"{argument} must be at least 1; got {value}")
     from campfire.models import sources

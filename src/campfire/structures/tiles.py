@@ -38,4 +38,6 @@ class Tiles(Grain):
         if shape[0] % self.rows or shape[1] % self.channels:
             box = f"{self.rows} outputs x {self.channels} inputs"
             reasons.append(f"boxes of {box} do not divide {shape[0]} x {shape[1]}")
+        if groups > 1 and shape[0] // groups % self.rows:
+            reasons.append(f"a box of {self.rows} outputs would reach across groups of {shape[0] // groups} outputs")
         return reasons
