@@ -19,7 +19,7 @@ AHEAD = 2  # batches that each worker begins before they are asked for
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader(Dataset[Tensor | CampfireError]):
+class _Reader(Dataset[Tensor | CampfireError | None]):
     """Whole batches by their indices. An error is handed over as a value: raised in a worker it would lose its class
     and gain a traceback."""
 
@@ -32,17 +32,22 @@ class _Reader(Dataset[Tensor | CampfireError]):
     flip: bool
     large: bool
     slots: list[Tensor]  # uint8 [N, C, H, W]: where batches are decoded to, in turn
+    sends: bool  # whether whoever takes a batch does not know where it lies
 
-    def __getitem__(self, job: tuple[int, np.ndarray]) -> Tensor | CampfireError:
+    def slot(self, number: int, size: int) -> Tensor:
+        """Where a batch of this size lies."""
+        return self.slots[number % len(self.slots)][:size]
+
+    def __getitem__(self, job: tuple[int, np.ndarray]) -> Tensor | CampfireError | None:
         number, index = job
-        batch = self.slots[number % len(self.slots)][: len(index)]
+        batch = self.slot(number, len(index))
         draws = np.zeros((0, len(index)))
         if self.train and self.large:
             draws = uniforms(index, seed=self.seed, epoch=self.epoch, draws=CROP_DRAWS)
         try:
             for pixels, i, d in zip(batch.permute(0, 2, 3, 1).numpy(), index, draws.T, strict=True):
                 pixels[:] = self._read(int(i), d)
-            return batch
+            return batch if self.sends else None
         except CampfireError as error:
             return error
 
@@ -72,17 +77,20 @@ def stream(
     """
     size = max(map(len, order), default=0)
     slots = _slots(min(len(order), AHEAD * workers + 2), size, data, channels_last, shared=workers > 0)
-    reader = _Reader(files, data.image_size, data.channels, seed, epoch, train, data.flip, data.pad is None, slots)
-    pinned = device.type == "cuda"
+    pinned = device.type == "cuda"  # by a thread of the loader
+    reader = _Reader(
+        files, data.image_size, data.channels, seed, epoch, train, data.flip, data.pad is None, slots, pinned
+    )
     # a generator of its own: by default every loader takes a number from the global one, which a resumed run must find
     # as the interrupted run left it
     loader = DataLoader(
         reader, batch_size=None, sampler=list(enumerate(order)), num_workers=workers,
         prefetch_factor=AHEAD if workers else None, pin_memory=pinned, generator=torch.Generator(),
     )  # fmt: skip
-    for index, x in zip(order, loader, strict=True):
-        if isinstance(x, CampfireError):
-            raise x
+    for number, (index, sent) in enumerate(zip(order, loader, strict=True)):
+        if isinstance(sent, CampfireError):
+            raise sent
+        x = reader.slot(number, len(index)) if sent is None else sent
         yield x.to(device, non_blocking=pinned), files.labels[torch.from_numpy(index)].to(device)
 
 
