@@ -82,6 +82,7 @@ def test_these_never_import_torch(module: str) -> None:
 
 def test_networks_and_files_need_no_compiler() -> None:
     """`torch._dynamo` takes seconds to import: it waits for `torch.compile`, or for an optimizer, which brings it along."""
+    pytest.importorskip("torch")
     code = """
 import sys, torch, campfire.files, campfire.fusion, campfire.nn, campfire.training
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 16, 3))
