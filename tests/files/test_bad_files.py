@@ -32,7 +32,7 @@ def test_a_changed_header_is_refused(case: str) -> None:
         from_bytes(edited(a_file(), change), limit=10**6 if "bomb" not in case else None)
 
 
-@pytest.mark.parametrize(("data", "says"), [*CONTAINERS, *damaged()])
+@pytest.mark.parametrize(("data", "says"), [pytest.param(*case, id=case[1]) for case in (*CONTAINERS, *damaged())])
 def test_damaged_data(data: bytes, says: str) -> None:
     with pytest.raises(CheckpointError, match=says):
         from_bytes(data)
