@@ -24,12 +24,12 @@ Change = Callable[[dict[str, Any], dict[str, Any]], None]
 Attempt = tuple[Callable[[], object], str]
 
 
-def a_file(values: str | None = None) -> bytes:
+def a_file(values: str | None = None, seed: int = 0) -> bytes:
     """A layer with cells, patterns and an index, and another tensor."""
     keep = torch.zeros(16, 8, 3, 3, dtype=torch.bool)
     keep.view(-1, 9)[::3, [0, 4]] = True
     keep.view(-1, 9)[1::3, [3, 5]] = True
-    weight = torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)) * keep
+    weight = torch.randn(16, 8, 3, 3, generator=torch.Generator().manual_seed(seed)) * keep
     codes = None if values is None else encode(named(values), weight, keep)
     claim = Claim(Mask(keep), values=None if codes is None else of_codes(codes))
     return to_bytes({"w": weight, "b": torch.arange(4.0)}, {"w": claim})[0]

@@ -75,8 +75,7 @@ def test_scales_that_are_none(scale: float) -> None:
 
 
 def test_one_layer_of_each_of_two_files() -> None:
-    torch.manual_seed(1)
-    one, other = a_file(), a_file()
+    one, other = a_file(), a_file(seed=1)
     mixed = one[: len(one) // 2] + other[len(one) // 2 :]
     with pytest.raises(CheckpointError, match="checksum is another"):
         from_bytes(mixed)
