@@ -153,10 +153,8 @@ def _perhaps_grouped(weights: "dict[str, Tensor]", producers: "dict[str, Tensor]
 
     A weight is [K, C / groups, R, S], and nothing in a state dict tells groups.
     """
-    outputs, before = (
-        {len(x) for x in producers.values()},
-        dict(zip([*producers][1:], producers.values(), strict=False)),
-    )
+    outputs = {len(x) for x in producers.values()}
+    before = dict(zip([*producers][1:], producers.values(), strict=False))
     fewer = {name: (x.shape[1], len(before[name])) for name, x in weights.items() if name in before}
     return [name for name, (c, k) in fewer.items() if c not in outputs and c < k and k % c == 0]
 

@@ -1,6 +1,5 @@
 """Runs side by side: one `Row` a run, all that the three renderers and ``--json`` show of it."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from campfire.errors import UsageError
+from campfire.report.data_sets import data_of
 from campfire.report.formats import plain
 from campfire.report.gathering import LeftOut, gather
 from campfire.report.notes import notes_on, warnings_on
@@ -94,39 +94,6 @@ def report_of(runs: tuple[Run, ...], left_out: tuple[LeftOut, ...] = ()) -> Repo
     against = {row.run: row.against for row in rows}
     notes = tuple(map(plain, notes_on(runs, against)))
     return Report(runs, rows, tuple(map(plain, warnings_on(runs, against))), notes, left_out)
-
-
-def data_of(runs: Sequence[Run]) -> list[str]:
-    """The name of each run's data set, and where there are several of that name what tells them apart."""
-    names = _data_names(runs)
-    kinds: dict[str, set[str]] = {}
-    for name, run in zip(names, runs, strict=True):
-        kinds.setdefault(name, set()).update(filter(None, [_kind(run)]))
-    return [
-        f"{name} ({_kind(run)})" if len(kinds[name]) > 1 and _kind(run) else name
-        for name, run in zip(names, runs, strict=True)
-    ]
-
-
-def _data_names(runs: Sequence[Run]) -> list[str]:
-    """As the reader of the images says; a run that was never finished may know only where they are read from."""
-    finished = {_source(run): run.summary.data for run in runs if run.done}
-    named = [
-        run.summary.data if run.done else run.environment.get("images.name") or finished.get(_source(run))
-        for run in runs
-    ]
-    told = [name or Path(run.summary.data or "").name.partition(":")[0] for name, run in zip(named, runs, strict=True)]
-    return [name or next(filter(None, told), "") for name in told]
-
-
-def _source(run: Run) -> str:
-    return os.path.normpath(run.config.get("data.source", ""))
-
-
-def _kind(run: Run) -> str | None:
-    """What is spelled out for images that are made up, and a digest of classes and labels for all others."""
-    source = run.config.get("data.source", "")
-    return source if source.startswith("synthetic:") else run.environment.get("images.labels")
 
 
 def _some(names: Sequence[str]) -> str:
