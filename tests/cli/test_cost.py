@@ -101,6 +101,9 @@ def test_runs_at_equal_accuracy(runs: dict[str, str], capsys: pytest.CaptureFixt
         (["resnet8", "--images", "-1"], "--images is a number of images"),
         (["resnet8", *QUICK, "--energy", "mca=1"], "did you mean 'mac'"),
         (["resnet8", *QUICK, "--structure", "ckk"], "did you mean 'ck'"),
+        (["resnet8", *QUICK, "--sparsity", "0.5"], "--sparsity 0.5 prunes nothing without a structure"),
+        (["--compare", ".", "..", "--sparsity", "0.5"], "--sparsity 0.5 prunes nothing without a structure"),
+        (["--compare", ".", "..", "--structure", "ck"], "runs are compared as they are; leave --structure ck out"),
         (["resnet8", *QUICK, "--model-kwargs", "in_channels=x"], "in_channels must be a whole number"),
     ],
 )

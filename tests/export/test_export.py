@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -109,6 +111,20 @@ class Returns(nn.Module):
 def test_what_cannot_be_compared(end: Callable[[torch.Tensor], object], says: str, tmp_path: Path) -> None:
     with pytest.raises(CampfireError, match=says):
         export(Subject(Returns(end).eval(), torch.randn(2, 3, 8, 8)), tmp_path / "x.pt2", "pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_program_that_does_not_run_is_a_failed_check(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: Path) -> Any:
+        return SimpleNamespace(module=lambda: lambda x: x.view(-1, 7))
+
+    monkeypatch.setattr(torch.export, "load", load)
+    with pytest.raises(
+        base.CheckFailed, match=r"the exported program cannot be run on images of shape .*nothing was written"
+    ):
+        export(subject, tmp_path / "x.pt2", "pt2")
     assert list(tmp_path.iterdir()) == []
 
 

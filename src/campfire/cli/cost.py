@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from campfire.cli.flags import KeyValues, Parser
-from campfire.cli.network_options import add_network_options
+from campfire.cli.network_options import add_network_options, settle_sparsity
 from campfire.errors import UsageError
 
 
@@ -79,3 +79,6 @@ def _settle(args: Namespace) -> None:
             "one model, run or file" if not args.names else "one model, run or file; several runs go with --compare"
         )
         raise UsageError(f"give {wanted}; got {len(args.names)}")
+    if args.compare == "" and args.structure != "dense":
+        raise UsageError(f"runs are compared as they are; leave --structure {args.structure} out")
+    settle_sparsity(args, prunes=bool(args.compare) or args.structure != "dense")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from campfire.cli.flags import Parser
-from campfire.cli.network_options import add_network_options
+from campfire.cli.network_options import add_network_options, settle_sparsity
 from campfire.cli.targets import require_free
 from campfire.errors import UnknownName, UsageError
 
@@ -64,6 +64,7 @@ def _written(args: Namespace) -> dict[str, Any]:
     from campfire.cli.networks import network
     from campfire.export import Subject, export
 
+    settle_sparsity(args, prunes=args.structure != "dense")
     require_free(Path(args.output), args.name)
     one = network(args.name, args)
     about = (one.mean, one.std, one.classes, one.structure)

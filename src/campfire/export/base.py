@@ -107,7 +107,7 @@ def difference(model: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], wha
     """The largest difference between what ``run`` and the model make of images, and how large logits are.
 
     Raises:
-        CampfireError: it is more than `MARGIN` times what float32 itself loses, or there is nothing to compare.
+        CampfireError: it is more than `MARGIN` times what float32 itself loses, there is nothing to compare, or ``run`` fails.
     """
     with torch.no_grad():
         ours, exact = model(x), copy.deepcopy(model).double()(x.double())
@@ -121,7 +121,7 @@ def difference(model: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], wha
             f"{what} cannot be compared: the network itself makes logits that are not finite of its images; look for weights "
             "that are NaN or infinite; nothing was written"
         )
-    theirs = run(x)
+    theirs = _ran(run, x, what)
     largest = float(exact.abs().max())
     own, lost = float((ours - exact).abs().max()), float((theirs - exact).abs().max())
     found = {"max_abs_difference": float((theirs - ours).abs().max()), "largest_logit": largest}
@@ -131,6 +131,18 @@ def difference(model: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor], wha
             f"{largest:.3g}); nothing was written"
         )
     return found
+
+
+def _ran(run: Callable[[Tensor], Tensor], x: Tensor, what: str) -> Tensor:
+    try:
+        return run(x)
+    except CampfireError:
+        raise
+    except Exception as error:  # those of other programs have no base of their own
+        line = " ".join(str(error).split())
+        raise CheckFailed(
+            f"{what} cannot be run on images of shape {list(x.shape)}: {line}; nothing was written"
+        ) from error
 
 
 class CheckFailed(CampfireError):
