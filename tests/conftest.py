@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import importlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ settings.register_profile(
     "campfire", deadline=None, derandomize=True
 )  # the same examples always, however slow the machine
 settings.load_profile("campfire")
+# processes that tests start with "forkserver" have what takes seconds to import
+multiprocessing.set_forkserver_preload(["torch._dynamo", "campfire.training"])
 
 
 def _has_gpu() -> bool:

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from campfire.errors import CampfireError
-from campfire.selection import _keep_best, guarded_floor, keep_best, keep_best_rows, ranks
+from campfire.selection import (
+    _keep_best,
+    _ranks_by_counting,
+    _ranks_by_sorting,
+    guarded_floor,
+    keep_best,
+    keep_best_rows,
+    ranks,
+)
 
 
 def obvious(score: list[float], count: int, alive: list[bool]) -> list[bool]:
@@ -54,6 +62,19 @@ def test_long_rows_equal_short_ones() -> None:
 def test_ranks_are_a_permutation() -> None:
     score = torch.randint(0, 3, (100, 9)).float()
     assert torch.equal(ranks(score).sort(0).values, torch.arange(9, dtype=torch.uint8)[:, None].expand(9, 100))
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 64])
+def test_ranks_by_sorting_are_those_by_counting(length: int) -> None:
+    score = torch.randint(0, 5, (300, length), generator=torch.Generator().manual_seed(length)).float()
+    sorted_, counted = _ranks_by_sorting(score), _ranks_by_counting(score)
+    assert torch.equal(sorted_, counted)
+    assert (sorted_.dtype, sorted_.is_contiguous()) == (counted.dtype, True)
+
+
+def test_ranks_of_very_long_rows() -> None:
+    score = torch.randn(2, 300, generator=torch.Generator().manual_seed(0))
+    assert ranks(score).tolist() == (-score).argsort(1).argsort(1).t().tolist()
 
 
 def test_it_never_revives_and_refuses_nan() -> None:

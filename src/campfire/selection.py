@@ -20,6 +20,8 @@ _collected: ContextVar[list[Tensor] | None] = ContextVar("collected", default=No
 NAN = "the scores hold NaN: has the training diverged?"
 REFUSED = f"{NAN} Or earlier masks left less than is to be kept: let no other structure go before this one"
 
+SHORT, MANY = 64, 400  # rows up to here, so many times their length: counting who beats whom is faster than sorting
+
 
 def far(device: torch.device) -> bool:
     """Whether to look at a number there is to wait: on a GPU."""
@@ -146,15 +148,27 @@ def row_bests(score: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ranks(score: Tensor) -> Tensor:
-    """The rank of every entry in its row of [n, t], 0 for the best, as uint8 [t, n] (transposed: t is small).
-
-    Counts who beats whom, t (t - 1) / 2 vectorised comparisons, several times faster than sorting each row.
+    """The rank of every entry in its row of [n, t], 0 for the best, as uint8 [t, n] (transposed: t is small); int32 of more than 256.
 
     >>> ranks(torch.tensor([[5.0, 7.0, 5.0]])).flatten().tolist()
     [2, 0, 1]
     """
     if (native := gpu.ranks(score)) is not None or (native := masks.ranks(score)) is not None:
         return native
+    n, t = score.shape
+    return _ranks_by_counting(score) if t <= SHORT and n >= MANY * t else _ranks_by_sorting(score)
+
+
+def _ranks_by_sorting(score: Tensor) -> Tensor:
+    dtype = torch.uint8 if score.shape[1] <= 256 else torch.int32
+    order = score.argsort(dim=1, stable=True)  # on a tie the later entry wins
+    falling = torch.arange(score.shape[1] - 1, -1, -1, dtype=dtype, device=score.device)
+    rank = torch.empty(score.shape, dtype=dtype, device=score.device)
+    return rank.scatter_(1, order, falling.expand_as(rank)).t().contiguous()
+
+
+def _ranks_by_counting(score: Tensor) -> Tensor:
+    """Who beats whom: t (t - 1) / 2 vectorised comparisons, of many short rows several times faster than sorting each."""
     planes = score.t().contiguous()
     rank = torch.zeros(planes.shape, dtype=torch.uint8, device=score.device)
     for i in range(len(planes)):
@@ -166,7 +180,7 @@ def ranks(score: Tensor) -> Tensor:
 
 
 def keep_best_rows(score: Tensor, count: int, alive: Tensor | None = None) -> Tensor:
-    """The ``count`` best-scored entries of every row of [n, t], t <= 255, as bool [n, t]; of the living ones at most.
+    """The ``count`` best-scored entries of every row of [n, t], as bool [n, t]; of the living ones at most.
 
     >>> keep_best_rows(torch.tensor([[1.0, 2.0, 3.0], [3.0, 3.0, 0.0]]), 1).int().tolist()
     [[0, 0, 1], [0, 1, 0]]
@@ -176,9 +190,5 @@ def keep_best_rows(score: Tensor, count: int, alive: Tensor | None = None) -> Te
             return best
     if alive is not None:
         score = score.masked_fill(~alive, -1.0)
-    if score.shape[1] > 64:  # long rows: comparisons grow with the square
-        order = score.argsort(dim=1, stable=True)
-        keep = torch.ones_like(score, dtype=torch.bool).scatter_(1, order[:, : score.shape[1] - count], False)
-    else:
-        keep = (ranks(score) < count).t()
+    keep = (ranks(score) < count).t()
     return (keep if alive is None else keep & alive).contiguous()

@@ -60,13 +60,13 @@ def broken(path: Path, how: str) -> None:
         path.with_suffix(".json").write_text("")
 
 
-def test_eight_processes_at_once_compile_once_and_all_load_with_one_runtime(tmp_path: Path) -> None:
+def test_four_processes_at_once_compile_once_and_all_load_with_one_runtime(tmp_path: Path) -> None:
     sources = written(tmp_path / "cpp")
     code = LOAD.format(here=str(Path(__file__).parent), cache=str(tmp_path / "cache"), sources=str(sources))
     env = {**os.environ, "CXX": str(counted(tmp_path))}
-    ran = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) for _ in range(8)]
-    assert [p.communicate(timeout=200)[0] for p in ran] == ["42\n"] * 8
-    assert [p.returncode for p in ran] == [0] * 8
+    ran = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) for _ in range(4)]
+    assert [p.communicate(timeout=200)[0] for p in ran] == ["42\n"] * 4
+    assert [p.returncode for p in ran] == [0] * 4
     assert runs(tmp_path) == 1
     assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".json", ".lock", ".so"]
 

@@ -99,7 +99,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=WORLD)
+    torch.multiprocessing.start_processes(work, (str(folder),), WORLD, start_method="forkserver")
     return [torch.load(io.BytesIO(pathlib.Path(folder, f"{rank}.pt").read_bytes())) for rank in range(WORLD)]
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import torch
 from training_runs import SMALL, assert_equal_runs, assert_same, records, small
 
 import campfire
@@ -21,49 +24,55 @@ from campfire.files.writing import left
 from campfire.training import Interrupted, Preempted, checkpoint, fallback
 from campfire.training.build import build
 from campfire.training.loop import Training
+from campfire.training.run_directory import RunDirectory
 from campfire.training.state import restore
 
 # 1,437 training digits in batches of 128: 11 steps an epoch; the era runs from step 11 to the last step of epoch 3.
 STEPS = 11
+STEP = Training._step
 
-# A program that trains as its arguments say, and kills itself at a chosen place.
-KILLER = """
-import json, os, signal, sys
-import campfire
-from campfire.training import checkpoint, loop, run_directory
 
-def die():
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
-def after_step(number):
-    step = loop.Training._step
-    def stepped(self):
-        step(self)
+
+def after_step(number: int) -> None:
+    def stepped(self: Training) -> None:
+        STEP(self)
         if self.at.step == number:
             die()
-    loop.Training._step = stepped
 
-def while_writing(epoch):
-    save = checkpoint.torch.save
-    def half(state, file):
+    Training._step = stepped
+
+
+def while_writing(epoch: int) -> None:
+    save = torch.save
+
+    def half(state: dict[str, Any], file: IO[bytes]) -> None:
         if state["epoch"] == epoch:
             save({"half": state["model"]}, file)
             file.flush()
             die()
         save(state, file)
-    checkpoint.torch.save = half
 
-def after_history(length):
-    write = run_directory.RunDirectory.write_history
-    def written(self, records):
+    torch.save = half
+
+
+def after_history(length: int) -> None:
+    write = RunDirectory.write_history
+
+    def written(self: RunDirectory, records: list[dict[str, Any]]) -> None:
         write(self, records)
         if len(records) == length:
             die()
-    run_directory.RunDirectory.write_history = written
 
-globals()[sys.argv[1]](int(sys.argv[2]))
-campfire.train(output=sys.argv[3], resume="auto", **json.loads(sys.argv[4]))
-"""
+    RunDirectory.write_history = written
+
+
+def train_until(dead: Callable[[int], None], when: int, output: Path) -> None:
+    """The work of a process that kills itself at a chosen place."""
+    dead(when)
+    campfire.train(output=output, resume="auto", **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +81,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return campfire.train(small(), output=tmp_path_factory.mktemp("whole") / "run").output
 
 
-def killed(output: Path, how: str, when: int) -> None:
-    command = [sys.executable, "-c", KILLER, how, str(when), str(output), json.dumps(SMALL)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def killed(output: Path, how: Callable[[int], None], when: int) -> None:
+    process = multiprocessing.get_context("forkserver").Process(target=train_until, args=(how, when, output))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_killed_at_every_kind_of_moment(whole: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    killed(output, "after_step", 4)  # before there is any checkpoint
-    killed(output, "after_step", STEPS + 5)  # in the era
+    killed(output, after_step, 4)  # before there is any checkpoint
+    killed(output, after_step, STEPS + 5)  # in the era
     assert len(records(output)) == 1
-    killed(output, "while_writing", 2)
+    killed(output, while_writing, 2)
     assert left(output / "last.pt")
-    killed(output, "after_history", 3)  # between epochs, the record written and the checkpoint not
-    killed(output, "after_step", 3 * STEPS + 1)  # the era's last update
-    killed(output, "after_step", 4 * STEPS)  # the last step of all
+    killed(output, after_history, 3)  # between epochs, the record written and the checkpoint not
+    killed(output, after_step, 3 * STEPS + 1)  # the era's last update
+    killed(output, after_step, 4 * STEPS)  # the last step of all
     assert json.loads((output / "status.json").read_text())["state"] == "running"
     campfire.train(small(), output=output, resume="auto")
     assert not left(output / "last.pt")

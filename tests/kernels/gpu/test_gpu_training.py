@@ -220,7 +220,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_two_processes_train_as_one_on_all_images(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=WORLD)
+    torch.multiprocessing.start_processes(work, (str(tmp_path),), WORLD, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
     assert all(torch.equal(x, second[name]) for name, x in first.items())
     net, optimizer = sparse()
