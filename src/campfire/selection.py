@@ -156,10 +156,12 @@ def ranks(score: Tensor) -> Tensor:
     if (native := gpu.ranks(score)) is not None or (native := masks.ranks(score)) is not None:
         return native
     n, t = score.shape
-    return _ranks_by_counting(score) if t <= SHORT and n >= MANY * t else _ranks_by_sorting(score)
+    counts = t <= SHORT and (n >= MANY * t or far(score.device) or bool(score.isnan().any()))
+    return _ranks_by_counting(score) if counts else _ranks_by_sorting(score)
 
 
 def _ranks_by_sorting(score: Tensor) -> Tensor:
+    """Of scores without NaN, which has no place in an order."""
     dtype = torch.uint8 if score.shape[1] <= 256 else torch.int32
     order = score.argsort(dim=1, stable=True)  # on a tie the later entry wins
     falling = torch.arange(score.shape[1] - 1, -1, -1, dtype=dtype, device=score.device)
