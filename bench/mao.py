@@ -20,7 +20,7 @@ import yaml
 from campfire.costs import cost
 from campfire.costs.equal import Point, common_level, crossing
 from campfire.files.encoding import encode
-from campfire.report.svg import SERIES
+from campfire.report.drawing.svg import SERIES
 from campfire.training import load_run, train
 
 GRAINS = ("fine", "vector", "kernel", "filter")

@@ -10,7 +10,7 @@ from run_records import write_run
 from campfire.cli.report import main
 from campfire.errors import CampfireError, UsageError
 from campfire.report import write_report
-from campfire.report.compare import load
+from campfire.report.records.compare import load
 
 
 def test_it_writes_beside_each_other(runs, tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 import campfire
 from campfire.errors import CampfireError
-from campfire.report.reading import read_run
+from campfire.report.records.reading import read_run
 from campfire.training import costing
 
 SMALL = {"data": "synthetic:images=32,size=8", "model": "resnet8", "batch_size": 16, "epochs": 3, "threads": 1}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from campfire.report.counted import unusual
+from campfire.report.records.counted import unusual
 
 CELL = 25
 

@@ -12,7 +12,7 @@ from campfire.cli.flags import Parser
 from campfire.errors import UsageError
 
 if TYPE_CHECKING:
-    from campfire.report.compare import Report
+    from campfire.report.records.compare import Report
 
 DESCRIPTION = "Compare runs: table, Markdown, CSV, LaTeX, and an HTML page with figures that opens anywhere."
 ENDINGS = {"html": "html", "markdown": "md", "csv": "csv", "latex": "tex"}
@@ -50,8 +50,8 @@ def main(argv: Sequence[str]) -> int:
     if asked and (args.output or args.no_html):
         raise UsageError("--output and --no-html are for a folder of files; a format's flag names its own file")
 
-    from campfire.report import terminal
-    from campfire.report.compare import load, load_by_data
+    from campfire.report.records.compare import load, load_by_data
+    from campfire.report.renderers import terminal
 
     found = load_by_data(args.runs) if args.separate else {"": load(args.runs)}
     aside = "-" in asked.values() or args.json

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from campfire.errors import UsageError
 
 if TYPE_CHECKING:
-    from campfire.report.compare import Report
-    from campfire.report.section import Section
+    from campfire.report.records.compare import Report
+    from campfire.report.sections.section import Section
 
 __all__ = ["render", "save", "write", "write_report", "write_run_report"]
 
@@ -29,7 +29,7 @@ def write_report(runs: Iterable[str | Path], output: str | Path, *, html: bool =
         CheckpointError: no run's record can be read.
         CampfireError: jinja2 is missing; ``report.md`` is there all the same.
     """
-    from campfire.report.compare import load
+    from campfire.report.records.compare import load
 
     return write(load(runs), Path(output), html)
 
@@ -41,8 +41,8 @@ def write_run_report(run_dir: str | Path) -> Path:
 
 def write(report: "Report", output: Path, html: bool = True) -> Path:
     """`write_report` of runs that were compared already."""
-    from campfire.report.markdown import render as markdown
-    from campfire.report.sections import sections
+    from campfire.report.contents import sections
+    from campfire.report.renderers.markdown import render as markdown
 
     _check_output(report, output)
     found = sections(report, draw=html)
@@ -53,12 +53,12 @@ def write(report: "Report", output: Path, html: bool = True) -> Path:
 
 def render(report: "Report", format: str, found: "Sequence[Section] | None" = None) -> str:
     """The report as the text of one file: html, markdown (without figures), csv or latex."""
-    from campfire.report import markdown, tabular
-    from campfire.report.sections import sections
+    from campfire.report.contents import sections
+    from campfire.report.renderers import markdown, tabular
 
     found = sections(report, draw=format == "html") if found is None else found
     if format == "html":
-        from campfire.report import html
+        from campfire.report.renderers import html
 
         return html.render(report, found)
     if format == "csv":
@@ -76,7 +76,7 @@ def _check_output(report: "Report", output: Path) -> None:
 
 def _figures(output: Path, found: "Sequence[Section]") -> dict[str, str]:
     """Save the figures beside the Markdown; figure -> path."""
-    from campfire.report.svg import standalone
+    from campfire.report.drawing.svg import standalone
 
     figures = {figure.name: figure.svg for section in found for figure in section.figures}
     paths = {name: f"figures/{name}.svg" for name in figures}

@@ -1,0 +1,1 @@
+"""Drawings: SVG text, and the kinds of chart that figures are made of."""

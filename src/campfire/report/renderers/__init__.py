@@ -1,0 +1,1 @@
+"""The formats of a report: terminal, Markdown, CSV and LaTeX, and one HTML page."""
