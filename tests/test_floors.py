@@ -13,7 +13,7 @@ import campfire
 ROOT = pathlib.Path(campfire.__file__).parent
 FLOORS = [
     {"errors", "_version"},
-    {"schedules", "allocations", "config", "spelling", "native"},
+    {"extras", "schedules", "allocations", "config", "spelling", "native"},
     {"mask", "scores", "selection", "sparsity", "attack", "data", "models", "sweep"},
     {"structures", "packed", "methods", "quantise"},
     {"pruner", "couplings", "costs", "kernels"},

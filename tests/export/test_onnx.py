@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from campfire import models
+from campfire import extras, models
 from campfire.errors import CampfireError
 from campfire.export import Subject, base, export
 from campfire.export import onnx as ours
@@ -88,7 +88,7 @@ def test_without_onnx(subject: Subject, tmp_path: Path, monkeypatch: pytest.Monk
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(base, "import_module", missing)
+    monkeypatch.setattr(extras, "import_module", missing)
     with pytest.raises(CampfireError, match=r"campfire-sparse\[onnx\]"):
         export(subject, tmp_path / "x.onnx", "onnx")
 

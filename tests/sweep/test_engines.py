@@ -13,8 +13,8 @@ import pytest
 from fake_slurm import install
 from sweep_cases import attempts, sweep, write
 
+from campfire import extras
 from campfire.errors import UsageError
-from campfire.sweep import engines
 from campfire.sweep.engines import local, make
 
 
@@ -63,9 +63,9 @@ def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(engines, "import_module", missing)
+    monkeypatch.setattr(extras, "import_module", missing)
     with pytest.raises(UsageError, match=r"this engine needs ray .*pip install 'campfire-sparse\[sweep\]'"):
-        engines.need("ray")
+        make("ray", tmp_path, None, {})
     with pytest.raises(UsageError, match="no engine is called 'slrum'; did you mean 'slurm'"):
         make("slrum", tmp_path, None, {})
 

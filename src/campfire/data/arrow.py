@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from campfire.data.sets import EncodedSet
 from campfire.data.source import Source
 from campfire.errors import CampfireError, UsageError
+from campfire.extras import need
 
 PREFIX = "hfds/"
 TEST_SPLITS = ("validation", "val", "valid", "test")  # the first that is there is tested on
@@ -65,10 +65,7 @@ def read(name: str) -> Source:
 
 
 def _library(name: str) -> Any:
-    try:
-        return import_module("datasets")
-    except ImportError as error:
-        raise CampfireError(f"{name} needs datasets ({error}); pip install 'campfire-sparse[data]'") from None
+    return need(name, "data", "datasets")[0]
 
 
 def _load(name: str) -> Any:

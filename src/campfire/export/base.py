@@ -4,7 +4,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,20 +148,6 @@ class CheckFailed(CampfireError):
     """What was written is not what was meant."""
 
     exit_code: ClassVar[int] = 4
-
-
-def need(*modules: str) -> list[Any]:
-    """Import what the ``onnx`` extra brings.
-
-    Raises:
-        CampfireError: one is missing; how to install it.
-    """
-    try:
-        return [import_module(module) for module in modules]
-    except ImportError as error:
-        raise CampfireError(
-            f"this format needs {' and '.join(modules)} ({error}); pip install 'campfire-sparse[onnx]'"
-        ) from error
 
 
 def is_there(module: str) -> bool:

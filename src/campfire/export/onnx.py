@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from campfire.errors import CampfireError
-from campfire.export.base import CheckFailed, Format, Subject, difference, is_there, need, require_pixels
+from campfire.export.base import CheckFailed, Format, Subject, difference, is_there, require_pixels
+from campfire.extras import need
 from campfire.files.writing import write_whole
 
 INDEX = 8  # bytes of an index: int64, by ONNX's definition
@@ -34,7 +35,7 @@ class Onnx(Format):
     ) -> dict[str, Any]:
         if reasons := require_pixels(subject, pixels):
             raise CampfireError(reasons[0])
-        onnx, _ = need("onnx", "onnxscript")
+        onnx, _ = need("this format", "onnx", "onnx", "onnxscript")
         model, x = subject.dense(pixels), subject.example(pixels)
         proto = traced(model, x)
         _forget(proto)
@@ -139,7 +140,7 @@ def runtime(data: bytes) -> Callable[[Tensor], Tensor]:
     Raises:
         CampfireError: it is not installed.
     """
-    (onnxruntime,) = need("onnxruntime")
+    (onnxruntime,) = need("this format", "onnx", "onnxruntime")
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])

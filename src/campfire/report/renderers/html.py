@@ -5,6 +5,7 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+from campfire.extras import need
 from campfire.report.drawing import svg
 from campfire.report.formats import NONE, plain, thin
 from campfire.report.records.columns import (
@@ -22,21 +23,21 @@ from campfire.report.records.columns import (
 from campfire.report.records.compare import Report
 from campfire.report.records.record import Run
 from campfire.report.records.settings import looks
-from campfire.report.renderers.extra import need
 from campfire.report.sections import patterns
 from campfire.report.sections.effort import LAYER_COSTS, layer_costs
 from campfire.report.sections.section import Section, Table
 
+INSTEAD = ", or leave it at Markdown with --no-html"
 EPOCH_ROWS = 200  # the rest is in metrics.jsonl
 
 
 def render(report: Report, sections: Sequence[Section]) -> str:
-    """The page; ``sections`` are those of `campfire.report.sections`.
+    """The page; ``sections`` are those of `campfire.report.contents`.
 
     Raises:
         CampfireError: jinja2 is missing.
     """
-    jinja2, markupsafe = need("jinja2"), need("markupsafe")
+    jinja2, markupsafe = need("the HTML report", "report", "jinja2", "markupsafe", instead=INSTEAD)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from campfire.errors import UnknownName, UsageError
+from campfire.errors import UnknownName
 from campfire.sweep.engines.base import Engine
 
 ENGINES = {
@@ -25,15 +25,3 @@ def make(name: str, folder: Path, jobs: int | None, options: Mapping[str, Any]) 
         raise UnknownName("engine", name, ENGINES)
     module, cls = ENGINES[name].split(":")
     return getattr(import_module(module), cls)(folder, jobs, options)
-
-
-def need(module: str) -> Any:
-    """Import what an engine is built on.
-
-    Raises:
-        UsageError: it is not installed; how to install it.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UsageError(f"this engine needs {module} ({error}); pip install 'campfire-sparse[sweep]'") from error

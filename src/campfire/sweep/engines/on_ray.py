@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from campfire.errors import UnknownName, UsageError
+from campfire.extras import need
 from campfire.sweep.engines.base import run
 
 OPTIONS = {"address": None, "cpus": 1, "gpus": 0, "retries": 3}
@@ -66,9 +67,7 @@ class Ray:
 
 
 def _connect(address: str | None) -> tuple[Any, bool]:
-    from campfire.sweep.engines import need
-
-    ray = need("ray")
+    (ray,) = need("this engine", "sweep", "ray", error=UsageError)
     if ray.is_initialized():
         return ray, False
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from campfire.errors import UsageError
+from campfire.extras import need
 from campfire.sweep.engines.base import run
 
 DEFAULTS = {"timeout_min": 24 * 60, "cpus_per_task": 1}
@@ -55,9 +56,7 @@ class Slurm:
     poll = 2.0
 
     def __init__(self, folder: Path, jobs: int | None, options: Mapping[str, Any]):
-        from campfire.sweep.engines import need
-
-        submitit, given = need("submitit"), dict(options)
+        (submitit,), given = need("this engine", "sweep", "submitit", error=UsageError), dict(options)
         cluster = given.pop("cluster", "slurm")
         try:
             self._executor = submitit.AutoExecutor(folder / "slurm", cluster=cluster)
