@@ -57,6 +57,10 @@ class Era(Schedule):
     With ``by="epoch"`` (the paper) e is the whole number of the running epoch, so the target stands still inside an
     epoch and is reached in epoch ``start + length``; with ``by="step"`` it moves with every optimizer step.
 
+    Raises:
+        UsageError: a sparsity outside of [0, 1), a target below ``initial``, or a start, length or power that cannot be.
+        UnknownName: no such ``by``.
+
     >>> era = Era(start=30, length=20, target=0.7)
     >>> [round(era(e), 4) for e in (29, 30, 35, 35.9, 50, 90)]
     [0.0, 0.0, 0.4047, 0.4047, 0.7, 0.7]
@@ -105,6 +109,9 @@ class Era(Schedule):
 class Steps(Schedule):
     """Prune, retrain, prune more (Han et al. 2015; Mao et al. 2017): ``at`` lists (epoch, sparsity), both rising.
 
+    Raises:
+        UsageError: no pair, a sparsity outside of [0, 1), or epochs or sparsities that do not rise.
+
     >>> steps = Steps(((2, 0.3), (5, 0.6)))
     >>> [steps(e) for e in (1.9, 2, 4.5, 5)]
     [0.0, 0.3, 0.3, 0.6]
@@ -145,6 +152,9 @@ class Steps(Schedule):
 @dataclass(frozen=True)
 class OneShot(Schedule):
     """Everything at once: sparsity ``target`` from epoch ``at`` on (prune at init: ``at=0``).
+
+    Raises:
+        UsageError: a sparsity outside of [0, 1), or an epoch below 0.
 
     >>> OneShot(at=4, target=0.5)(3.99), OneShot(at=4, target=0.5)(4)
     (0.0, 0.5)

@@ -24,7 +24,7 @@ USAGE = """campfire sweep GRID.yaml|DIR [options]
        campfire sweep table DIR [--each]    their results
        campfire sweep retry DIR [TRIAL ...] failed trials once more, at the next campfire sweep DIR"""
 EPILOG = (
-    "The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done, 3 some diverged, 1 some failed; "
+    "The same command goes on with a sweep that was stopped or killed. Exit codes: 0 all done or given up, 1 some failed, 3 some diverged; "
     "others: campfire --help. The grid's format, several machines, Slurm: docs/sweeps.md."
 )
 log = logging.getLogger("campfire")

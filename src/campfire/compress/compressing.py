@@ -56,8 +56,9 @@ def compress_(
             report has the plan.
 
     Raises:
-        UsageError: masks still change; the model is wrapped, or another one; or the pruner is attached to an optimizer
-            that was not given. Nothing has changed then.
+        UsageError: masks still change; the model is wrapped, or another one; the pruner is attached to an optimizer that
+            was not given, or the one given holds none of the weights. Nothing has changed then. With ``example`` also where
+            the compressed model does not run on it; it is compressed then.
         DoesNotFit: an optimizer that does not step each weight by itself.
         UnknownName: no such layout or kernel.
 

@@ -169,6 +169,9 @@ class Run(Section):
 class Config(Section):
     """Everything that decides the result of a run.
 
+    Raises:
+        pydantic.ValidationError: an unknown key, or a value out of range; `campfire.config.load` makes a `UsageError` of it.
+
     >>> Config().pruning.sparsity
     0.7
     """

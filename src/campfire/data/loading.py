@@ -44,14 +44,15 @@ def load(
     ``train/<wnid>/images/*``, ``val_annotations.txt``   Tiny-ImageNet
     ``data_batch_1`` ..., ``train.bin``, ...             CIFAR-10 or CIFAR-100 (fine labels), pickles or binary
     ``train-images-idx3-ubyte[.gz]``, ...                MNIST, Fashion-MNIST, KMNIST, one part of EMNIST
-    ``*train*.tar`` and ``*val*.tar``                    WebDataset shards: an image and a .cls of the same name
+    ``*-train-*.tar`` and ``*-val-*.tar``                WebDataset shards: an image and a .cls of the same name
     ``hfds/NAME`` or ``hfds/PATH``                       a data set of Hugging Face's ``datasets`` (extra ``data``)
     ===================================================  ===========================================================
 
     Images of up to 64 pixels, judged by up to 1,000 headers, are decoded into memory once: all of one size (by their
     shorter side: the most frequent one), and normalised by their own mean and deviation. Larger ones stay files, are
     seen at 224 pixels, and are normalised as ImageNet is. Where all of those headers are grey the network sees one
-    channel. Nothing is ever downloaded.
+    channel. Nothing is downloaded, but by
+    ``datasets`` what its cache lacks.
 
     Args:
         source: one of the above; ``./digits`` is a folder of that name.

@@ -59,7 +59,8 @@ def save(
         the bytes of every part; ``print`` shows a table.
 
     Raises:
-        UsageError: the pruner is of another model, a dead weight is not zero, or the path cannot be a file.
+        UsageError: the pruner is of another model, a dead weight is not zero, the path cannot be a file, or a tensor is of
+            a type, or a name, that a file cannot hold.
         CampfireError: a mask is not of the structure that its pruner claims.
         OSError: the file cannot be written.
 

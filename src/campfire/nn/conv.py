@@ -22,7 +22,8 @@ class SparseConv2d(SparseLayer):
         packed: the weight in any layout.
         bias: [K].
         stride, padding, dilation: in pixels, the same for both axes.
-        kernel: a name in `campfire.kernels.KERNELS`, or ``"auto"``: the first but the reference that serves the layer.
+        groups: as of the dense layer.
+        kernel: a name in `campfire.kernels.KERNELS`, or ``"auto"``: what the cost model says (`campfire.tune_` then measures).
 
     Raises:
         DoesNotFit: the packed weight is not valid, or the kernel cannot serve it; with every reason.

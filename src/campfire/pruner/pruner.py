@@ -48,7 +48,8 @@ class Pruner(Hosting):
         schedule: when how much goes; None where ``rules`` is a list of phases.
         score: what makes a weight matter: ``"magnitude"``, ``"taylor"``, ``"random"`` or a function (weight, grad) -> score.
         method: how masks change: ``"gradual"``, ``"rigl"``, any name of `campfire.methods.REGISTRY`, or a `Method`.
-        allocation: how the target is shared: ``"uniform"``, ``"erk"``, ``"global"``, or {layer: final sparsity}.
+        allocation: how the target is shared: ``"uniform"``, ``"erk"``, ``"ramp"``, ``"global"``, {layer: final sparsity}, or a
+            function (see `campfire.allocations`).
         every: steps between mask updates inside an epoch (1: the paper).
         seed: for scores that are drawn.
 

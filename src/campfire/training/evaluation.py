@@ -154,8 +154,8 @@ def evaluate(path: str | Path, source: str | None = None, **compute: Any) -> dic
         compute: ``device`` and ``threads``.
 
     Returns:
-        ``top1``, ``top5`` (percent), ``loss``, ``images``, the sparsities, and ``violations``: what is wrong with the
-        masks, [] when nothing is.
+        ``top1``, ``top5`` (percent), ``loss``, ``images``, the sparsities, ``violations``: what is wrong with the masks,
+        [] when nothing is, and ``checkpoint``, the path.
 
     Raises:
         UsageError: there is no such run, or the images are of other classes.

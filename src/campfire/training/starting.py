@@ -54,6 +54,10 @@ def train(
         UsageError: an option or a combination that cannot be; nothing is written.
         CheckpointError: the checkpoint to resume is damaged, or of another run; nothing is written.
         Diverged: the loss is no finite number any more; the last checkpoint is whole.
+        Preempted, Interrupted: a signal, or Ctrl-C, ended the run; `resume` goes on.
+        MaskViolation: after the last epoch a weight lives that should not.
+        CampfireError: an image cannot be read, TensorBoard is not installed, or another process of the run is gone.
+        OSError: the disk is full; the last checkpoint is whole.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
