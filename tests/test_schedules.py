@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,11 @@ def test_steps_and_one_shot() -> None:
         (lambda: Steps(((1, 0.5), (1, 0.6))), "must rise"),
         (lambda: Steps(((0, 1.5),)), "fraction of zeros"),
         (lambda: OneShot(-1, 0.5), "epoch >= 0"),
+        (lambda: OneShot(math.nan, 0.5), "epoch >= 0; got nan"),
+        (lambda: Era(math.nan, 1, 0.5), "got start=nan"),
+        (lambda: Era(0, math.inf, 0.5), "length=inf"),
+        (lambda: Steps(((0, 0.5), (math.nan, 0.6))), "must rise"),
+        (lambda: Steps((5, 0.5)), r"takes pairs, .* got \(5, 0.5\)"),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_bad_schedules_say_why(make, says: str) -> None:

@@ -77,7 +77,8 @@ class Era(Schedule):
         _check_sparsity(self.target, "target")
         if not 0 <= self.initial <= self.target:
             raise UsageError(f"an era runs from initial up to target; got initial={self.initial}, target={self.target}")
-        if self.start < 0 or self.length <= 0 or self.power <= 0:
+        finite = all(map(math.isfinite, (self.start, self.length, self.power)))
+        if not finite or self.start < 0 or self.length <= 0 or self.power <= 0:
             raise UsageError(
                 f"an era needs start >= 0, length > 0 (epochs) and power > 0; "
                 f"got start={self.start}, length={self.length}, power={self.power}"
@@ -120,12 +121,20 @@ class Steps(Schedule):
     at: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "at", tuple((float(e), float(s)) for e, s in self.at))
+        try:
+            object.__setattr__(self, "at", tuple((float(e), float(s)) for e, s in self.at))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Steps takes pairs, as Steps(((2, 0.3), (5, 0.6))); got {self.at!r}") from error
         if not self.at:
             raise UsageError("Steps needs at least one (epoch, sparsity) pair")
         for _, sparsity in self.at:
             _check_sparsity(sparsity, "each sparsity of Steps")
-        if self.at[0][0] < 0 or any(b[0] <= a[0] or b[1] < a[1] for a, b in zip(self.at, self.at[1:], strict=False)):
+        finite = all(math.isfinite(epoch) for epoch, _ in self.at)
+        if (
+            not finite
+            or self.at[0][0] < 0
+            or any(b[0] <= a[0] or b[1] < a[1] for a, b in zip(self.at, self.at[1:], strict=False))
+        ):
             raise UsageError(f"the epochs and sparsities of Steps must rise from 0 on; got {self.at}")
 
     @classmethod
@@ -165,7 +174,7 @@ class OneShot(Schedule):
 
     def __post_init__(self) -> None:
         _check_sparsity(self.target, "target")
-        if self.at < 0:
+        if not 0 <= self.at < math.inf:
             raise UsageError(f"OneShot prunes at an epoch >= 0; got {self.at}")
 
     def __call__(self, epoch: float) -> float:

@@ -43,6 +43,15 @@ def test_lazy_layers_are_refused_until_they_have_a_shape():
     assert structures(model[:3], "ck") == {"1": "ck", "2": "ck"}
 
 
+def test_layers_without_numbers_are_left_alone():
+    model = nn.Sequential(nn.Linear(0, 4), nn.Linear(4, 8), nn.Linear(8, 8))
+    pruner = Pruner(model, {"*": "fine"}, ONCE, allocation="erk")
+    assert pruner.report().layers[0].reason == "its weight [4, 0] holds no numbers"
+    assert list(pruner.layers) == ["1", "2"]
+    with pytest.raises(UsageError, match=r"its weight \[0, 8\] holds no numbers"):
+        Pruner(nn.Sequential(nn.Linear(8, 0)), "fine-fc", ONCE)
+
+
 def test_tied_weights_are_pruned_once():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
     model[2].weight = model[1].weight

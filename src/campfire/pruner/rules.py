@@ -60,6 +60,8 @@ def targets(model: nn.Module) -> tuple[list[Target], list[Refused]]:
             reason = f"it is a {type(module).__name__}: structures are for Conv2d and Linear"
         elif weight is None:
             reason = "its weight is computed (a parametrization, or torch.nn.utils.prune: remove it first)"
+        elif not weight.numel():
+            reason = f"its weight {list(weight.shape)} holds no numbers"
         elif id(weight) in owner:
             reason = f"it shares its weight with {owner[id(weight)]}"
         else:

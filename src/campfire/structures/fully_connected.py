@@ -23,6 +23,11 @@ def _best_of_each_output(score: Tensor, alive: Tensor) -> Tensor:
     return (torch.zeros_like(living).scatter_(1, best, True) & living).view_as(alive)
 
 
+def _finite(score: Tensor, most: float = math.inf) -> Tensor:
+    """Infinite scores as large finite ones, so that only what must not die is infinite."""
+    return score.clamp(max=min(torch.finfo(score.dtype).max, most))
+
+
 def _empty_outputs(keep: Tensor) -> list[str]:
     empty = int((~keep.flatten(1).any(1)).sum())
     return [f"{empty} outputs keep no input"] if empty else []
@@ -48,7 +53,7 @@ class FineFC(Structure):
         return max(size - guarded_floor(sparsity * size), shape[0])
 
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
-        safe = score.masked_fill(_best_of_each_output(score, alive), math.inf)
+        safe = _finite(score).masked_fill(_best_of_each_output(score, alive), math.inf)
         safe = torch.where(alive, safe, torch.zeros_like(safe))
         return keep_best(safe.flatten(), count, alive.flatten()).view_as(alive)
 
@@ -112,7 +117,8 @@ class Block(Structure):
     def project(self, score: Tensor, count: int, plan: Plan, alive: Tensor) -> Tensor:
         shape = tuple(score.shape)
         sparsity = self.sparsity_of(shape, count)
-        weight, living = self._blocks(score.double() * alive).sum(2), self._blocks(alive).any(2)
+        finite = _finite(score.double(), 1e300)  # of which sums are finite
+        weight, living = self._blocks(finite * alive).sum(2), self._blocks(alive).any(2)
         keep = torch.zeros_like(living)
         for region in self._regions(shape):
             rows, columns, _, safe = region
@@ -169,7 +175,7 @@ class TwoTier(Structure):
         block, shape = Block(self.n), tuple(score.shape)
         target = self.share * (1 - count / score.numel())
         step = 1 / block._blocks(alive).shape[:2].numel()
-        weight = score.double()
+        weight = _finite(score.double(), 1e38)  # so that what is safe stays below what blocks take for infinite
         safe = weight.masked_fill(_best_of_each_output(score, alive), weight.max().item() * score.numel() + 1)
         while target > 0:  # rounding may ask for a block too many: then one fewer
             living = block.project(safe, block.count(shape, target), plan, alive)
