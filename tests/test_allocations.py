@@ -1,11 +1,14 @@
 import math
+import pickle
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
+from campfire import Era, Pruner
 from campfire.allocations import given as given_
 from campfire.allocations import named, ramp
 from campfire.errors import Clamped, UnknownName, UsageError
@@ -81,3 +84,36 @@ def test_ramp_rises_with_depth_and_meets_the_total(sparsity: float) -> None:
 def test_ramp_keeps_more_where_kernels_have_one_tap() -> None:
     shares = ramp({"a": (8, 8, 3, 3), "b": (8, 8, 1, 1)}, 0.8)
     assert (1 - shares["b"]) / (1 - shares["a"]) == pytest.approx(0.4 * 9 / 4)
+
+
+@pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.62, 0.9])
+@pytest.mark.parametrize("kind", ["zeros", "equal", "few"])
+def test_global_shares_out_exactly_what_is_to_go_also_among_equal_scores(sparsity: float, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    scores = {n: rng.random(SIZE[n]) for n in SHAPES}
+    if kind == "few":
+        scores = {n: np.floor(3 * x) for n, x in scores.items()}
+    elif kind == "zeros":
+        scores = {n: np.where(x < 0.5, 0, x) for n, x in scores.items()}
+    else:
+        scores = {n: np.ones_like(x) for n, x in scores.items()}
+    shares = named("global")(SHAPES, sparsity, lambda: scores)
+    clamped = sum(share == 1 - 1 / SIZE[n] for n, share in shares.items())
+    gone = round(total(shares) * sum(SIZE.values()))
+    assert gone == math.floor(sparsity * sum(SIZE.values()) + 1e-9) - clamped
+
+
+def test_global_takes_equal_scores_of_the_first_layers_first() -> None:
+    scores = {n: np.array([2.0, 1.0, 1.0, 0.0]) for n in "abc"}
+    shapes = dict.fromkeys("abc", (4, 1, 1, 1))
+    assert named("global")(shapes, 6 / 12, lambda: scores) == {"a": 0.75, "b": 0.5, "c": 0.25}
+
+
+def test_allocations_can_be_pickled() -> None:
+    wanted = {"b": 0.25, "a": np.float32(0.5)}
+    listed = pickle.loads(pickle.dumps(given_(wanted)))
+    assert listed({"a": (2, 2, 1, 1), "b": (2, 2, 1, 1)}, 0.9, dict) == {"a": 0.5, "b": 0.25}
+    assert str(listed) == "Given(sparsities={'a': 0.5, 'b': 0.25})"  # as a checkpoint names it
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    there = pickle.loads(pickle.dumps(Pruner(model, "ck", Era(0, 1, 0.9), allocation={"1": 0.5})))
+    assert [row.requested for row in there.forecast().layers if row.name == "1"] == [0.5]

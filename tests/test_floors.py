@@ -14,7 +14,7 @@ ROOT = pathlib.Path(campfire.__file__).parent
 FLOORS = [
     {"errors", "_version"},
     {"extras", "schedules", "allocations", "config", "spelling", "native"},
-    {"mask", "scores", "selection", "sparsity", "attack", "data", "models", "sweep"},
+    {"mask", "naming", "scores", "selection", "sparsity", "attack", "data", "models", "sweep"},
     {"structures", "packed", "methods", "quantise"},
     {"pruner", "couplings", "costs", "kernels"},
     {"nn", "testing"},

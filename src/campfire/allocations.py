@@ -8,6 +8,7 @@ The total over all layers is the target, except where a layer would die: at leas
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -55,14 +56,27 @@ def erk(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -
 def global_(
     shapes: Mapping[str, Shape], sparsity: float, saliency: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """One ranking of single weights over all layers decides each layer's share; every layer keeps one weight or more."""
+    """One ranking of single weights over all layers decides each layer's share; every layer keeps one weight or more.
+
+    Of equal scores the first layers' go first, as many as are still to go.
+
+    >>> scores = {"a": np.array([0.0, 2.0, 0.0]), "b": np.array([0.0, 1.0, 0.0, 3.0])}
+    >>> {n: round(s, 3) for n, s in global_({"a": (3,), "b": (4,)}, 3 / 7, lambda: scores).items()}
+    {'a': 0.667, 'b': 0.25}
+    """
     scores = saliency()
     total = sum(a.size for a in scores.values())
     drop = math.floor(sparsity * total + 1e-9)
     if drop == 0:
         return dict.fromkeys(shapes, 0.0)
     cut = np.partition(np.concatenate([scores[n].ravel() for n in shapes]), drop - 1)[drop - 1]
-    return {n: min(float((scores[n] <= cut).mean()), 1 - 1 / scores[n].size) for n in shapes}
+    below = {n: np.count_nonzero(scores[n] < cut) for n in shapes}
+    left, shares = drop - sum(below.values()), {}
+    for n in shapes:
+        tied = min(left, np.count_nonzero(scores[n] == cut))
+        left -= tied
+        shares[n] = min(float(below[n] + tied) / scores[n].size, 1 - 1 / scores[n].size)
+    return shares
 
 
 def ramp(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -> dict[str, float]:
@@ -85,23 +99,29 @@ def ramp(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) 
     return {n: max(0.0, 1 - high * share) for n, share in part.items()}
 
 
-def given(densities: Mapping[str, float]) -> Allocation:
-    """A final sparsity for each named layer (Mao et al., ClickTrain's per-layer lists); the target is not used.
+@dataclass(frozen=True)
+class Given:
+    """A list of sparsities as an allocation; a class, so that a pruner that holds it can be pickled."""
 
-    Raises:
-        UsageError: the names are not exactly those of the pruned layers.
-    """
+    sparsities: Mapping[str, float]
 
-    def allocate(shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -> dict[str, float]:
-        missing, extra = sorted(set(shapes) - set(densities)), sorted(set(densities) - set(shapes))
+    def __call__(self, shapes: Mapping[str, Shape], sparsity: float, saliency: object = None) -> dict[str, float]:
+        missing, extra = sorted(set(shapes) - set(self.sparsities)), sorted(set(self.sparsities) - set(shapes))
         if missing or extra:
             raise UsageError(
                 "the list of sparsities must name exactly the pruned layers; "
                 f"missing: {', '.join(missing) or 'none'}; not pruned: {', '.join(extra) or 'none'}"
             )
-        return {n: float(densities[n]) for n in shapes}
+        return {n: self.sparsities[n] for n in shapes}
 
-    return allocate
+
+def given(densities: Mapping[str, float]) -> Allocation:
+    """A final sparsity for each named layer (Mao et al., ClickTrain's per-layer lists); the target is not used.
+
+    Raises:
+        UsageError: by the allocation, where the names are not exactly those of the pruned layers.
+    """
+    return Given({n: float(x) for n, x in sorted(densities.items())})
 
 
 KNOWN: dict[str, Allocation] = {"uniform": uniform, "erk": erk, "global": global_, "ramp": ramp}

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from campfire import Mask, OneShot, Pruner, SparseConv2d, compress_, decompress_, fuse, models
-from campfire.costs import flops, layer_macs, macs, sparse_macs
+from campfire.costs import cost, flops, layer_macs, macs, sparse_macs
 from campfire.errors import CampfireError, DoesNotFit, UnknownName
 
 PUBLISHED = {  # MACs of one image of 224 x 224, 1000 classes
@@ -130,6 +131,68 @@ class TestSparse:
             sparse_macs(on_meta("resnet8"), {"conv1": torch.ones(16, 3)}, (3, 32, 32))
 
 
+class TestWrapped:
+    """Layers of wrapped models have the names that pruners give them."""
+
+    def plain(self) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+
+    def part(self) -> nn.Module:
+        model = self.plain()
+        model[2] = torch.compile(model[2], backend="eager")
+        return model
+
+    def whole(self) -> nn.Module:
+        return torch.compile(self.plain(), backend="eager")
+
+    def averaged(self) -> nn.Module:
+        return AveragedModel(self.part())
+
+    @pytest.mark.parametrize("build", ["part", "whole", "averaged"])
+    def test_counts_and_masks(self, build: str) -> None:
+        model, keep = getattr(self, build)(), {"2": torch.rand(4, 8, 3, 3) < 0.5}
+        counts = layer_macs(self.plain(), (3, 8, 8), keep)
+        assert layer_macs(model, (3, 8, 8), keep) == counts
+        raw = [name for name, module in model.named_modules() if type(module) is nn.Conv2d]
+        assert layer_macs(model, (3, 8, 8), {raw[1]: keep["2"]}) == counts
+        with pytest.raises(UnknownName, match=r"Known: 0, 2\."):
+            layer_macs(model, (3, 8, 8), {"3": keep["2"]})
+
+    @pytest.mark.parametrize("build", ["part", "whole", "averaged"])
+    def test_costs(self, build: str) -> None:
+        model, plain, keep = getattr(self, build)(), self.plain(), {"2": torch.rand(4, 8, 3, 3) < 0.5}
+        with torch.no_grad():
+            for new, old in zip(model.parameters(), plain.parameters(), strict=True):
+                new.copy_(old)
+        images = torch.randn(2, 3, 8, 8)
+        assert cost(model, (3, 8, 8), keep, images).to_dict() == cost(plain, (3, 8, 8), keep, images).to_dict()
+
+    def test_a_compiled_sparse_layer_counts_once(self) -> None:
+        keep = torch.rand(16, 8, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.3
+        layer = SparseConv2d.of(nn.Conv2d(8, 16, 3), Mask(keep))
+        model = nn.Sequential(torch.compile(layer, backend="eager"))
+        assert layer_macs(model, (8, 9, 9), {}) == {"0": int(keep.sum()) * 49}
+
+
+@pytest.mark.parametrize("output", ["pair", "nested", "dict"])
+def test_a_layer_that_returns_several_tensors_counts_by_the_first(output: str) -> None:
+    class Several(nn.Conv2d):
+        def forward(self, input: Tensor) -> object:
+            y = super().forward(input)
+            mean = y.mean((2, 3))
+            return {"pair": (y, mean), "nested": ([y], mean), "dict": {"y": y, "mean": mean}}[output]
+
+    assert layer_macs(Several(3, 4, 3), (3, 8, 8)) == {"": 4 * 3 * 9 * 36}
+
+
+def test_a_layer_that_returns_no_tensor_is_named() -> None:
+    class Silent(nn.Linear):
+        def forward(self, input: Tensor) -> None: ...
+
+    with pytest.raises(CampfireError, match="layer '1' takes, or returns, no tensor"):
+        macs(nn.Sequential(nn.Linear(3, 3), Silent(3, 3)), (3,))
+
+
 @pytest.mark.filterwarnings("ignore::campfire.errors.LostOutputs")
 class TestCompressed:
     """A compressed model counts as the dense one under its masks."""
@@ -187,7 +250,22 @@ class TestLeavesNoTrace:
             pytest.fail("counting compiled the model")
 
         compiled = torch.compile(models.create("resnet8", num_classes=10), backend=backend)
-        assert layer_macs(compiled, (3, 32, 32))["_orig_mod.fc"] == 640
+        assert layer_macs(compiled, (3, 32, 32))["fc"] == 640
+
+    def test_of_tensors_in_lists_tuples_and_dicts(self) -> None:
+        class Kept(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 4, 3)
+                self.kept = [torch.ones(4, 1, 1), {"pair": (torch.ones(1), [torch.ones(6)])}]
+                self.kept.append(self.kept)  # ends nevertheless
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.conv(x) * self.kept[0] * self.kept[1]["pair"][0] * self.kept[2][1]["pair"][1][0]
+
+        model = Kept()
+        assert layer_macs(model, (3, 8, 8)) == {"conv": 4 * 3 * 9 * 36}
+        assert model.kept[0].device.type == "cpu"
 
     def test_of_weights_that_are_computed(self) -> None:
         """Pruned and weight-normalised layers: the weight is a result, with a graph, not a parameter."""

@@ -199,3 +199,46 @@ def test_tokens_are_read_along_the_last_axis():
     model = lively(Forward(forward, up=nn.Linear(3, 64), down=nn.Linear(64, 5)))
     kill(model.up, 7)
     assert check_exact(model, images()).freed == 5
+
+
+TOKENS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(2))
+ONE = {  # a layer of a single output, whose one constant is seen along an axis of 5
+    "flatten": (lambda self, x: self.b(self.a(x).relu().flatten(1)), nn.Linear(8, 1), nn.Linear(5, 3)),
+    "squeeze": (lambda self, x: self.b(self.a(x).squeeze(-1)), nn.Linear(8, 1), nn.Linear(5, 3)),
+    "width": (lambda self, x: self.b(self.a(x.unsqueeze(1))), nn.Conv2d(1, 1, (1, 4)), nn.Linear(5, 3)),
+    "mean": (lambda self, x: self.b(self.a(x).mean(2)), nn.Linear(8, 1), nn.Linear(5, 3)),
+    "norm": (
+        lambda self, x: self.b(self.a(x).flatten(1)),
+        nn.Linear(8, 1),
+        nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONE)
+def test_one_constant_for_a_whole_tensor(case: str):
+    forward, dead, reader = ONE[case]
+    model = lively(Forward(forward, a=copy.deepcopy(dead), b=copy.deepcopy(reader)))
+    kill(model.a, 0)
+    assert find_dead(model, TOKENS)
+    report = check_exact(model, TOKENS)
+    assert report.freed == 4 * 3  # every output keeps an input
+    assert report.channels[0].channel == 0
+
+
+def test_one_constant_for_a_whole_tensor_beside_others():
+    def forward(self, x):
+        return self.b(torch.cat([self.a(x).flatten(1), self.c(x[:, 0])], 1))
+
+    model = lively(Forward(forward, a=nn.Linear(8, 1), c=nn.Linear(8, 3), b=nn.Linear(8, 3)))
+    kill(model.a, 0)
+    report = check_exact(model, TOKENS)
+    assert report.freed == 5 * 3
+    assert not model.b.weight[:, :5].any()
+    assert model.b.weight[:, 5:].all()
+
+
+def test_one_constant_that_a_layer_of_one_input_reads():
+    model = lively(Forward(lambda self, x: self.b(self.a(x)), a=nn.Conv2d(3, 1, 1), b=nn.Conv2d(1, 4, 3)))
+    kill(model.a, 0)
+    assert check_exact(model, images()).freed == 36

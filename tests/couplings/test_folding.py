@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from coupling_nets import Forward, check_exact, images, kill, lively, reasons
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from campfire.couplings import eliminate_
+from campfire.errors import DoesNotFit, UnknownName
 from campfire.mask import Mask
 
 
@@ -156,3 +159,62 @@ def test_without_masks_a_zero_is_dead_and_no_mask_is_made():
     report = check_exact(model, images())
     assert (report.freed, report.masks) == (45, {})
     assert check_exact(model, images()).freed == 0
+
+
+def three_dead(wrap: str = "") -> tuple[nn.Module, dict[str, Mask]]:
+    """The first 3 of 8 channels are dead, by a mask under the name that a pruner gives the layer."""
+    model = lively(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, bias=wrap != "no bias")))
+    kill(model[0], 0, 1, 2)
+    keep = torch.ones(8, 3, 3, 3, dtype=torch.bool)
+    keep[:3] = False
+    if wrap == "averaged":
+        return AveragedModel(model), {"0": Mask(keep)}
+    if wrap == "whole":
+        return torch.compile(model, backend="eager"), {"0": Mask(keep)}
+    for part in {"part": [0], "parts": [0, 2], "no bias": [0, 2]}.get(wrap, []):
+        model[part] = torch.compile(model[part], backend="eager")
+    return model, {"0": Mask(keep)}
+
+
+@pytest.mark.parametrize("wrap", ["", "part", "parts", "no bias", "whole", "averaged"])
+def test_masks_find_their_layers_whatever_is_wrapped(wrap: str):
+    model, masks = three_dead(wrap)
+    report = eliminate_(model, images(), masks=masks)
+    assert report.freed == 3 * 4 * 9
+    assert report.masks.keys() == {"2"}
+    assert not report.masks["2"].keep[:, :3].any()
+    assert {(c.layer, c.consumer) for c in report.channels} == {("0", "2")}
+    assert report.new_biases == (["2"] if wrap == "no bias" else [])
+    raw = next(name for name, module in model.named_modules() if type(module) is nn.Conv2d)
+    again, _ = three_dead(wrap)
+    assert eliminate_(again, images(), masks={raw: masks["0"]}).freed == 3 * 4 * 9
+
+
+@pytest.mark.parametrize("wrap", ["parts", "no bias"])
+def test_logits_stay_where_parts_are_compiled(wrap: str):
+    model, masks = three_dead(wrap)
+    with torch.no_grad():
+        before = model.eval()(images())
+        eliminate_(model, images(), masks=masks)
+        torch.testing.assert_close(model(images()), before)
+    bare, _ = three_dead("" if wrap == "parts" else "no bias")
+    assert len([*model.parameters()]) == len([*bare.parameters()]) + (wrap == "no bias")
+
+
+def test_a_mask_by_a_second_name_of_its_layer():
+    model, masks = three_dead()
+    again = Forward(lambda self, x: self.body(x), body=model)
+    again.first = model[0]
+    assert eliminate_(again, images(), masks={"first": masks["0"]}).freed == 3 * 4 * 9
+
+
+def test_masks_that_no_layer_finds_are_refused():
+    model, masks = three_dead()
+    with pytest.raises(UnknownName, match=r"no layer with a weight is called 'nonsense'.* Known: 0, 2\."):
+        eliminate_(model, images(), masks={"nonsense": masks["0"]})
+    with pytest.raises(UnknownName, match="'1'"):  # ReLU
+        eliminate_(model, images(), masks={"1": masks["0"]})
+    wrong = Mask(torch.ones(8, 3, 1, 1, dtype=torch.bool))
+    with pytest.raises(DoesNotFit, match=r"(?s)\[8, 3, 1, 1\].*'0'.*\[8, 3, 3, 3\]"):
+        eliminate_(model, images(), masks={"0": wrong})
+    assert eliminate_(model, images(), masks=masks).freed == 3 * 4 * 9

@@ -17,7 +17,7 @@ from campfire.files.loading import read
 from campfire.files.saving import Claim, claims_of, save_state, to_bytes
 from campfire.files.survivors import Scaled, of_codes
 from campfire.mask import Mask
-from campfire.quantise import named
+from campfire.quantise import Codes, named
 from campfire.quantise.base import encode
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
@@ -240,6 +240,11 @@ def unwritable() -> Iterator[Attempt]:
     yield (
         lambda: save_state(Path("nowhere/x"), {"w": eye}, {}, {"w": codes}),
         "codes are given for w, and no mask is known",
+    )
+    wide = Codes(torch.zeros(32, dtype=torch.uint8), torch.tensor([1e6]), 2)
+    yield (
+        lambda: save_state(Path("nowhere/x"), {"w": eye.half()}, {"w": Claim(mask)}, {"w": wide}),
+        r"finite entries; 1e\+06 is none as F16",
     )
     model, pruner = pruned()
     other = {**model.state_dict(), "3.weight": torch.zeros(1, 1, 3, 3)}

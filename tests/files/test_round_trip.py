@@ -190,6 +190,34 @@ def test_values_in_few_bits(values: str, tmp_path: Path) -> None:
     assert state["1.running_mean"].equal(model[1].running_mean)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dense_bytes_and_dtypes_of_values_in_few_bits(dtype: torch.dtype, tmp_path: Path) -> None:
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weight[:, ::2] = 0
+    for values in ("int8", "codebook:3"):
+        sizes = campfire.save(tmp_path / "x.campfire", {"w": weight}, values=named(values))
+        assert sizes.dense == weight.numel() * weight.element_size()
+        assert sizes.layers[0].csr == 2048 * (4 + weight.element_size()) + 4 * 65
+        state, read_sizes = campfire.load(tmp_path / "x.campfire"), read(tmp_path / "x.campfire").sizes
+        assert state["w"].dtype == (torch.float32 if values == "int8" else dtype)
+        assert read_sizes.dense == weight.numel() * state["w"].element_size()
+        assert not state["w"][weight == 0].any()
+        lost = (state["w"].double() - weight.double()).norm() / weight.double().norm()
+        assert lost < (0.01 if values == "int8" else 0.3)
+        model = nn.ModuleDict({"l": nn.Linear(64, 64, bias=False).to(dtype)})
+        campfire.save(tmp_path / "y.campfire", {"l.weight": weight}, values=named(values))
+        campfire.load_(model, tmp_path / "y.campfire")
+        assert (model["l"].weight.dtype, model["l"].value.numel()) == (dtype, 2048)
+
+
+def test_a_codebook_of_few_values_keeps_them_exactly_in_any_dtype(tmp_path: Path) -> None:
+    for dtype in DTYPES:
+        weight = torch.tensor([-0.5, 0.0, 0.3, 1.7]).to(dtype)[torch.arange(4096) % 4].view(64, 64)
+        campfire.save(tmp_path / "x.campfire", {"w": weight}, values=named("codebook:2"))
+        same = campfire.load(tmp_path / "x.campfire")["w"]
+        assert torch.equal(same, weight.float().to(dtype))
+
+
 def test_other_libraries_read_the_container(tmp_path: Path) -> None:
     model, pruner = pruned()
     campfire.save(tmp_path / "x.campfire", model, pruner)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD
+from torch.utils.checkpoint import checkpoint
 
 from campfire import Era, OneShot, Pruner, inter_epoch
 from campfire.errors import DoesNotFit, UsageError
@@ -217,3 +218,134 @@ def test_only_once(method: str) -> None:
 def test_options_out_of_range(spec: str) -> None:
     with pytest.raises(UsageError, match=r"1 .*or more"):
         named(spec)
+
+
+class Affine(nn.Module):
+    """What a norm does beside normalising."""
+
+    def __init__(self, norm: nn.Module):
+        super().__init__()
+        self.weight, self.bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = [None if v is None else v if v.dim() > 1 else v.view(-1, 1, 1) for v in (self.weight, self.bias)]
+        x = x if wide[0] is None else x * wide[0]
+        return x if wide[1] is None else x + wide[1]
+
+
+class ChannelsLast(nn.LayerNorm):
+    """Normalises channels, as in ConvNeXt."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Checkpointed(nn.Module):
+    """Is run again in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(6, affine=True)
+        self.weight, self.bias = self.norm.weight, self.norm.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.norm, x, use_reentrant=False)  # pyright: ignore[reportReturnType]
+
+
+class ByFunction(nn.Module):
+    """Without a norm module."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.instance_norm(nn.functional.layer_norm(x, x.shape[1:]))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.InstanceNorm2d(6),
+        lambda: nn.InstanceNorm2d(6, affine=True),
+        lambda: nn.BatchNorm2d(6),
+        lambda: nn.BatchNorm2d(6, track_running_stats=False),
+        lambda: nn.GroupNorm(2, 6),
+        lambda: nn.LayerNorm([6, 5, 5]),
+        lambda: nn.RMSNorm([6, 5, 5]),
+        lambda: nn.LocalResponseNorm(3, alpha=9.0),
+        lambda: ChannelsLast(6),
+        Checkpointed,
+        ByFunction,
+    ],
+)
+def test_synflow_sees_of_norms_their_affine_part(norm: Any) -> None:
+    masks = []
+    for stand_in in (False, True):
+        net = model()
+        torch.manual_seed(3)
+        net[1], net[2] = norm(), nn.ReLU()
+        for p in net[1].parameters():
+            nn.init.uniform_(p, 0.5, 2)
+        normed = net(batch(0))
+        if stand_in:
+            net[1] = Affine(net[1])
+        optimizer = SGD(net.parameters(), lr=0.0)
+        schedule, options = OneShot(0, 0.9), {"method": "synflow:rounds=7", "allocation": "global"}
+        pruner = Pruner(net, RULES, schedule, **options).attach(optimizer, 4)
+        dense = [p.detach().clone() for p in net.parameters()]
+        step(net, optimizer, pruner)
+        masks.append({n: pruner.masks[n].keep for n in RULES})
+        with torch.no_grad():
+            for p, was in zip(net.parameters(), dense, strict=True):
+                p.copy_(was)
+        assert stand_in or torch.allclose(net.train()(batch(0)), normed)  # norms normalise again
+    assert all(torch.equal(masks[0][n], masks[1][n]) for n in RULES)
+    assert masks[0]["0"].float().mean() > 0.05  # the layer before the norm counts
+
+
+class Holding(nn.Module):
+    """Adds the sum of a buffer that no state holds; beside it what has no absolute value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([True, False]))
+        self.register_buffer("index", torch.tensor([2, -1]))
+        self.register_buffer("shift", torch.tensor([-3.0]), persistent=False)
+        self.table = nn.Parameter(torch.tensor([1]), requires_grad=False)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: Any) -> None:
+        return
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.shift * self.mask.sum()
+
+
+def test_synflow_with_buffers_of_bools_and_indices() -> None:
+    net = model()
+    net[2] = Holding()
+    optimizer = SGD(net.parameters(), lr=0.0)
+    pruner = Pruner(net, RULES, OneShot(0, 0.6), method="synflow:rounds=3").attach(optimizer, 4)
+    step(net, optimizer, pruner)
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.01)
+    assert net[2].mask.tolist() == [True, False]
+    assert net[2].index.tolist() == [2, -1]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_snip_over_steps_between_which_the_scale_changes(fused: bool) -> None:
+    """A fused optimizer has the factor of GradScaler taken off inside its step."""
+    sums = []
+    for scales in ([1.0, 1.0], [2.0**16, 2.0]):
+        net = model()
+        optimizer = SGD(net.parameters(), lr=0.1, fused=fused)
+        pruner = Pruner(net, RULES, OneShot(0, 0.6), method="snip:steps=3").attach(optimizer, 4)
+        scaler = torch.amp.GradScaler("cpu")  # pyright: ignore[reportPrivateImportUsage]
+        for number, scale in enumerate(scales):
+            optimizer.zero_grad()
+            scaler.scale(torch.zeros(()))  # it makes its scale at its first use
+            scaler.update(scale)
+            scaler.scale(loss_of(net, number)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        sums.append(pruner.method.memory["sums"])
+    assert all(torch.allclose(sums[0][n], sums[1][n], rtol=1e-4, atol=1e-7) for n in RULES)

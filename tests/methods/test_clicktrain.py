@@ -1,6 +1,7 @@
 """ClickTrain: its four modes, what it chooses by, the lasso against autograd in float64, and refusals."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,3 +216,64 @@ def test_conformance_with_patterns() -> None:
     assert check_method("clicktrain", ["pattern:balanced=true", "hrbp:rows=4"], [Era(1, 3, 0.5)]) == 2
     assert check_method("gradual", ["pattern"], [rising]) == 1
     assert str(ClickTrain(batches=2)) == "clicktrain:batches=2"
+
+
+def test_what_was_loaded_is_cut_where_the_weights_lie() -> None:
+    """Masks of a state lie on the CPU; "meta" stands for a GPU."""
+    net, optimizer, pruner = bound()
+    for number in range(6):
+        step(net, optimizer, pruner, number)
+    resumed, there = bound()[2], {}
+    resumed.load_state_dict(pruner.state_dict())
+    weights = {n: x.weight.detach().to("meta") for n, x in pruner.layers.items()}
+    host: Any = SimpleNamespace(
+        stages=resumed.stages,
+        weights=lambda stage: weights,
+        update=lambda stage, target, scores: there.update({n: x.device.type for n, x in scores.items()}),
+    )
+    resumed.method.after_step(host, 3.0)
+    assert there == {"2": "meta", "3": "meta"}
+
+
+@pytest.mark.parametrize("gap", [2, 3])
+def test_weights_with_gaps_in_memory(gap: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    whole = torch.randn(8, 4 * gap, 3, 3, generator=generator)
+    ends = []
+    for weight in (whole.clone()[:, ::gap], whole[:, ::gap].contiguous()):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 8, 3), nn.Flatten())
+        net[2].weight = nn.Parameter(weight)
+        optimizer = SGD(net.parameters(), lr=0.05)
+        pruner = Pruner(net, {"2": "pattern"}, ERA, method="clicktrain:batches=1,lam=0.1").attach(optimizer, PACE)
+        for number in range(8):
+            step(net, optimizer, pruner, number)
+        kept = pruner.method.memory["lasso"]._layers["2"]
+        pruner.penalty()
+        assert pruner.method.memory["lasso"]._layers["2"] is kept  # its memory serves again
+        for number in range(8, 12):
+            step(net, optimizer, pruner, number)
+        ends.append(net[2].weight.detach().clone())
+    assert pruner.frozen
+    assert torch.allclose(ends[0], ends[1], atol=1e-6)
+
+
+def test_importance_over_steps_between_which_the_scale_changes() -> None:
+    """A fused optimizer has the factor of GradScaler taken off inside its step."""
+    sums = []
+    for scales in ([1.0, 1.0], [2.0**10, 2.0]):
+        net, _, pruner = bound("clicktrain:batches=9", Era(0, 2, 0.8, by="step"))
+        pruner.detach()
+        optimizer = SGD(net.parameters(), lr=0.05, fused=True)
+        pruner.attach(optimizer, 30)
+        scaler = torch.amp.GradScaler("cpu")  # pyright: ignore[reportPrivateImportUsage]
+        for number, scale in enumerate(scales):
+            optimizer.zero_grad()
+            scaler.scale(torch.zeros(()))  # it makes its scale at its first use
+            scaler.update(scale)
+            x = torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(number))
+            scaler.scale(net(x).square().mean()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        sums.append(pruner.method.memory["sums"])
+    assert all(torch.allclose(sums[0][n], sums[1][n], rtol=1e-4, atol=1e-12) for n in ("2", "3"))

@@ -126,3 +126,14 @@ def test_no_time_for_it() -> None:
 def test_options_out_of_range(spec: str) -> None:
     with pytest.raises(UsageError, match="1 or more"):
         named(spec)
+
+
+def test_a_state_of_before_the_first_loss_forgets_its_weight() -> None:
+    net, optimizer, pruner = bound("prunetrain")
+    early = pruner.state_dict()
+    step(net, optimizer, pruner)
+    pruner.load_state_dict(early)
+    with torch.no_grad():
+        net[2].weight *= 2
+    loss = step(net, optimizer, pruner, 1)
+    assert pruner.method.memory["lam"] * lasso(net[2].weight.detach()) == pytest.approx(0.25 * loss, rel=0.05)

@@ -65,3 +65,35 @@ def test_what_it_refuses() -> None:
         Pruner(net, inter_epoch(1, 4, 0.5), method="lottery")
     with pytest.raises(UsageError, match="rewind is the epoch"):
         named("lottery:rewind=-1")
+
+
+class Counted(nn.Tanh):
+    """Holds more than tensors in its state."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: Any) -> None:
+        return
+
+
+def test_a_model_whose_state_is_not_of_tensors_alone() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), Counted(), nn.Conv2d(4, 8, 3), nn.Flatten())
+    first = net[0].weight.detach().clone()
+    optimizer = SGD(net.parameters(), lr=0.05)
+    pruner = Pruner(net, {"2": "fine"}, ROUNDS, method="lottery").attach(optimizer, 2)
+    for _ in range(5):
+        optimizer.zero_grad()
+        net(torch.randn(2, 2, 6, 6)).square().mean().backward()
+        optimizer.step()
+    assert pruner.sparsity == pytest.approx(0.4, abs=0.01)
+    assert torch.equal(net[0].weight, first)
+
+
+def test_a_state_of_before_the_rewinding_point_forgets_it() -> None:
+    _, pruner, _ = train(1, 4)
+    assert "origin" in pruner.method.memory
+    early = Pruner(pruner.model, {"2": "fine"}, ROUNDS, method="lottery:rewind=1").state_dict()
+    pruner.load_state_dict(early)
+    assert not pruner.method.memory

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import SGD
 
 from campfire import Era, OneShot, Pruner, inter_epoch
-from campfire.errors import CheckpointError, DoesNotFit, UsageError
+from campfire.errors import CampfireError, CheckpointError, DoesNotFit, UsageError
 from campfire.methods import named
 
 CONSTANT = Era(0, 4, 0.5, initial=0.5, by="step")
@@ -237,3 +237,49 @@ def test_damaged_states_are_refused(method: str, state: dict[str, Any]) -> None:
     saved["method"]["state"] = state
     with pytest.raises(CheckpointError, match=r"the state of method|is damaged|a bit mask"):
         pruner.load_state_dict(saved)
+
+
+def test_dsr_leaves_a_layer_of_one_unit_its_unit() -> None:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 1, 3), nn.ReLU(), nn.Conv2d(1, 1, 3)
+    net = nn.Sequential(*layers)
+    with torch.no_grad():
+        net[4].weight.mul_(1e-3)
+    optimizer = SGD(net.parameters(), lr=0.0)
+    pruner = Pruner(net, "ck", CONSTANT, method="dsr:updates=8").attach(optimizer, 2)
+    for _ in range(4):
+        optimizer.zero_grad()
+        net(torch.randn(2, 3, 12, 12)).square().mean().backward()
+        optimizer.step()
+        assert {n: x.kept for n, x in pruner.layers.items()} == {"2": 36, "4": 9}
+    Pruner(net, "ck", CONSTANT, method="dsr:updates=8").load_state_dict(pruner.state_dict())
+
+
+def test_nothing_grows_into_an_empty_layer() -> None:
+    net, optimizer, pruner = bound("set")
+    step(net, optimizer, 0)
+    keep, noise = pruner.masks["2"].keep, {"2": torch.rand(8, 4, 3, 3)}
+    with pytest.raises(CampfireError, match=r"layer '2' would lose everything; lower its sparsity \(1.0000\)"):
+        pruner.regrow(pruner.stages[0], 0.5, {"2": keep}, noise, {"2": 1.0})
+    assert torch.equal(pruner.masks["2"].keep, keep)
+
+
+@pytest.mark.parametrize("unscales", [False, True])
+def test_deepr_by_a_fused_optimizer_with_a_scaler(unscales: bool) -> None:
+    """The scaler's factor is still on the gradients then, unless the loop took it off itself, as before clipping."""
+    ends = []
+    for fused, scale in ((False, 1.0), (False, 2.0**16), (True, 2.0**16)):
+        net = model()
+        optimizer = SGD(net.parameters(), lr=0.1, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)  # pyright: ignore[reportPrivateImportUsage]
+        Pruner(net, {"2": "fine"}, CONSTANT, method="deepr:l1=0.1,hot=0.1").attach(optimizer, 5)
+        for number in range(6):
+            optimizer.zero_grad()
+            scaler.scale(loss_of(net, number)).backward()
+            if unscales:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        ends.append(net[2].weight.detach())
+    assert torch.allclose(ends[0], ends[1], atol=1e-6)
+    assert torch.allclose(ends[1], ends[2], atol=1e-6)

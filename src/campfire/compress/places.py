@@ -5,7 +5,7 @@ from collections import Counter
 from torch import nn
 
 from campfire.errors import UsageError
-from campfire.pruner import bare
+from campfire.naming import bare
 
 Place = tuple[nn.Module, str]
 

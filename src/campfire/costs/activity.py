@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from campfire.costs.macs import Hook, entering
 from campfire.costs.references import Geometry, References, Seen
 from campfire.errors import CampfireError
+from campfire.naming import named_layers
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def activity(model: nn.Module, keep: Mapping[str, Tensor], images: Tensor) -> di
     if len(images) == 0:
         raise CampfireError("activations are counted on images; got none")
     found: dict[str, Activity | None] = {}
+    modules = dict(named_layers(model))
     hooks = [
-        model.get_submodule(name).register_forward_hook(_counting(name, mask, found), with_kwargs=True)
+        modules[name].register_forward_hook(_counting(name, mask, found), with_kwargs=True)
         for name, mask in keep.items()
     ]
     modes = {module: module.training for module in model.modules()}

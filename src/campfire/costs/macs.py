@@ -8,7 +8,7 @@ stand for; they bring their masks along.
 import copy
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from campfire.errors import CampfireError, DoesNotFit, UnknownName
+from campfire.naming import bare, by_layer, named_layers
 from campfire.packed import Packed
 
 
@@ -25,6 +26,7 @@ def layer_macs(
 ) -> dict[str, int]:
     """Multiply-accumulates of one image, by name of the convolution or linear layer, in order of first use.
 
+    Names are those that pruners give: without what ``torch.compile``, DDP and averages put into them.
     A weight is used once per output position, so a layer costs weights x positions; a layer named in ``keep`` costs
     its living weights x positions, and where ``keep`` is given, were it empty, compressed layers cost theirs. The model
     itself is not run: neither its mode, statistics, gradients nor hooks are touched.
@@ -47,9 +49,9 @@ def layer_macs(
     {'0': 3456, '2': 10}
     """
     layers = _weights_and_positions(model, input_shape)
-    packed = {n: packed_of(m) for n, m in model.named_modules() if n in layers and keep is not None}
+    packed = {n: packed_of(m) for n, m in named_layers(model) if n in layers and keep is not None}
     living = {name: p.parts["value"].numel() for name, p in packed.items() if p is not None}
-    living |= {name: _living(name, mask, layers) for name, mask in (keep or {}).items()}
+    living |= {name: _living(name, mask, layers) for name, mask in by_layer(model, keep or {}).items()}
     return {name: living.get(name, weights) * positions for name, (weights, positions) in layers.items()}
 
 
@@ -94,9 +96,10 @@ def _living(name: str, mask: Tensor, layers: Mapping[str, tuple[int, int]]) -> i
 
 
 def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict[str, tuple[int, int]]:
+    model = bare(model)
     twin = _meta_twin(model).eval()
     found: dict[str, tuple[int, int]] = {}
-    for name, module in twin.named_modules():
+    for name, module in named_layers(twin):
         if isinstance(module, (_ConvNd, nn.Linear)) or packed_of(module) is not None:
             module.register_forward_hook(_counter(name, found), with_kwargs=True)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -116,12 +119,12 @@ Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]  # afte
 
 
 def _counter(name: str, found: dict[str, tuple[int, int]]) -> Hook:
-    def count(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         weight: Tensor | Packed = packed_of(module) or module.weight  # pyright: ignore[reportAssignmentType]
         shape = tuple(weight.shape)
         # A transposed convolution, [C, K, R, S], spreads its weights from every input position.
-        image = entering(inputs, keywords) if getattr(module, "transposed", False) else output
-        assert image is not None, f"layer {name!r} is called without a tensor"
+        image = entering(inputs, keywords) if getattr(module, "transposed", False) else next(_tensors(output), None)
+        assert image is not None, f"layer {name!r} takes, or returns, no tensor whose positions could be counted"
         positions = image.numel() // shape[0]
         found[name] = math.prod(shape), positions + found.get(name, (0, 0))[1]
 
@@ -150,13 +153,24 @@ def _meta_twin(model: nn.Module) -> nn.Module:
     memo: dict[int, object] = {}
     for module in model.modules():
         attributes = vars(module)
-        for value in (*module._parameters.values(), *module._buffers.values(), *attributes.values()):
-            if isinstance(value, Tensor):
-                memo[id(value)] = value.detach().to("meta")
+        plain = [value for name, value in attributes.items() if name != "_modules"]
+        for value in _tensors(plain):
+            memo[id(value)] = value.detach().to("meta")
         for name, value in attributes.items():
             if name.endswith("_hooks"):
                 memo[id(value)] = type(value)()
     return copy.deepcopy(model, memo)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in lists, tuples and dicts of them, whatever their depth."""
+    ahead, seen = [value], set()
+    while ahead:
+        if isinstance(value := ahead.pop(), Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # a list may hold itself
+            ahead += reversed(list(value.values()) if isinstance(value, dict) else value)
 
 
 def _eager() -> AbstractContextManager[object]:

@@ -14,6 +14,7 @@ from campfire.costs.macs import layer_macs, packed_of
 from campfire.costs.storage import mask_bytes as one_bit_a_unit
 from campfire.costs.totals import totals
 from campfire.errors import UsageError
+from campfire.naming import bare, by_layer, named_layers
 
 ARRAY = 16  # processing elements
 COMPUTED = ("weight_orig", "weight_g", "weight_v")  # of prune, spectral_norm and weight_norm in torch.nn.utils
@@ -62,7 +63,7 @@ def cost(
     Args:
         model: dense with zeros, or compressed.
         input_shape: of one image, [channels, height, width].
-        keep: which weights live, by layer; of a layer that is not named, those that are not zero, and it counts as dense
+        keep: which weights live, by layer, as a pruner names it; of a layer that is not named, those that are not zero, and it counts as dense
             where that is stored in less (`campfire.costs.storage.Stored`).
         images: [N, C, H, W] whose activations are counted; without them, only weights are.
         value_bits: of a stored weight and of an activation.
@@ -85,9 +86,10 @@ def cost(
     """
     if value_bits < 1 or array < 1:
         raise UsageError(f"values have bits, and an array has elements; got {value_bits} and {array}")
-    dense = layer_macs(model, input_shape)
-    layers = {name: model.get_submodule(name) for name in dense}
-    given = {name: as_mask(mask != 0) for name, mask in (keep or {}).items()}
+    model, keep = bare(model), by_layer(model, keep or {})
+    dense, modules = layer_macs(model, input_shape), dict(named_layers(model))
+    layers = {name: modules[name] for name in dense}
+    given = {name: as_mask(mask != 0) for name, mask in keep.items()}
     masks = {name: given[name] if name in given else own_mask(m) for name, m in layers.items()}
     sparse = layer_macs(model, input_shape, {**masks, **given})
     watched = {name: mask for name, mask in masks.items() if is_watched(layers[name])}

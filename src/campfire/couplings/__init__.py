@@ -21,6 +21,7 @@ from torch import nn
 from campfire.couplings.folding import DeadChannel, Folding
 from campfire.couplings.tracing import Example, trace
 from campfire.mask import Mask
+from campfire.naming import by_layer
 
 __all__ = ["CouplingReport", "DeadChannel", "eliminate_", "find_dead"]
 
@@ -87,11 +88,14 @@ def eliminate_(model: nn.Module, example: Example, *, masks: Mapping[str, Mask] 
     Args:
         model: traced in eval mode, whatever its flags, which are put back.
         example: one input, or a tuple of them, on the model's device.
-        masks: layer name -> mask. With it, dead is what the masks keep dead, not what happens to be zero, and
-            ``report.masks`` holds the masks that must be used from now on, new ones for readers that had none.
+        masks: layer name -> mask, as a pruner names its layers, whatever is compiled or wrapped around them. With it,
+            dead is what the masks keep dead, not what happens to be zero, and ``report.masks`` holds the masks that
+            must be used from now on, new ones for readers that had none.
 
     Raises:
         UsageError: the model cannot be traced.
+        UnknownName: ``masks`` names no layer that has a weight.
+        DoesNotFit: a mask is not of the shape of its layer's weight.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3))
     >>> _ = nn.init.zeros_(net[0].weight[1])
@@ -99,7 +103,7 @@ def eliminate_(model: nn.Module, example: Example, *, masks: Mapping[str, Mask] 
     36 weights freed behind dead channels
       0 -> 2: 1 channel, 36 weights freed
     """
-    folding = Folding(trace(model, example), masks)
+    folding = Folding(trace(model, example), None if masks is None else by_layer(model, masks))
     folding.commit()
     return CouplingReport(
         folding.channels, sorted(folding.new_biases), folding.changed_masks() if masks is not None else {}

@@ -40,6 +40,18 @@ class Constant:
         """Whether the channel axis is axis 1, as in [N, C, H, W] and [N, C]."""
         return self.value.dim() > 1 and self.value.shape[1] == self.value.numel()
 
+    @property
+    def is_one_number(self) -> bool:
+        """Whether all of T is one constant of one channel."""
+        same = self.value.unique().numel() == self.source.unique().numel() == 1
+        return same and bool((self.source >= 0).all())
+
+    def along_last(self, size: int) -> "Constant":
+        """One number, seen along the last axis of T, of this size."""
+        lengths = [*[1] * (self.value.dim() - 1), size]
+        value, source = (part.flatten()[:1].expand(lengths) for part in (self.value, self.source))
+        return Constant(value, source)
+
     def sources(self) -> set[int]:
         """The dead channels that are still seen here."""
         return set(self.source.unique().tolist()) - {-1}
@@ -63,6 +75,15 @@ def propagate(node: Node, state: State) -> Constant | Tensor | None:
     else:
         result = _RULES[packet(node)](node, x) if packet(node) in _RULES and isinstance(x, Constant) else None
     return result if result is None or _describes(result, node.meta["val"]) else None
+
+
+def along_channels(known: Constant | Tensor, node: Node) -> Constant | Tensor:
+    """With one entry for each of T's channels: a single one tells no axis, and T may have many (a linear layer's one output)."""
+    tensor = node.meta["val"]
+    if not isinstance(known, Constant) or known.value.numel() > 1 or not isinstance(tensor, Tensor) or tensor.dim() < 2:
+        return known
+    size = [1, tensor.shape[1], *[1] * (tensor.dim() - 2)]
+    return Constant(known.value.expand(size), known.source.expand(size))
 
 
 def why_lost(node: Node) -> str:

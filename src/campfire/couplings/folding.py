@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from campfire.couplings.constants import BATCH_NORM, LAYERS, Constant, State, aten, propagate, why_lost
-from campfire.couplings.reading import Reading, read, result, sums_over
+from campfire.couplings.constants import BATCH_NORM, LAYERS, Constant, State, along_channels, aten, propagate, why_lost
+from campfire.couplings.reading import Reading, read, result, summed
 from campfire.couplings.tracing import Traced, argument, label, packet, shape
+from campfire.errors import DoesNotFit, UnknownName
 from campfire.mask import Mask, view4
 
 _PLAIN = (nn.Linear.forward, nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
@@ -41,6 +42,7 @@ class Folding:
 
     def __init__(self, traced: Traced, masks: Mapping[str, Mask] | None = None):
         self.traced, self.masks = traced, masks
+        self._require_fitting()
         self.channels: list[DeadChannel] = []
         self.removed: dict[str, Tensor] = {}  # layer -> bool, shaped as its weight
         self.new_biases: dict[str, Tensor] = {}
@@ -55,7 +57,7 @@ class Folding:
         for node, tensor in self._edits.items():
             self.traced.tensors[node].copy_(tensor)
         for layer, bias in self.new_biases.items():
-            module = self.traced.model.get_submodule(layer)
+            module = self.traced.modules[layer]
             module.bias = nn.Parameter(bias, requires_grad=module.get_parameter("weight").requires_grad)
 
     def changed_masks(self) -> dict[str, Mask]:
@@ -66,6 +68,17 @@ class Folding:
             changed[layer] = replace(old, keep=old.keep & ~view4(removed).to(old.keep.device))
         return changed
 
+    def _require_fitting(self) -> None:
+        """A mask that no layer finds would leave its layer without one, and nothing of it would be dead."""
+        modules = self.traced.modules
+        for name, mask in (self.masks or {}).items():
+            weight = _weight(modules.get(name))
+            if weight is None:
+                raise UnknownName("layer with a weight", name, [n for n in modules if _weight(modules[n]) is not None])
+            wanted, given = list(view4(weight).shape), list(mask.keep.shape)
+            if wanted != given:
+                raise DoesNotFit(f"a mask {given}", f"layer {name!r}", [f"a mask of its weight is {wanted}"])
+
     def _visit(self, node: Node) -> None:
         if packet(node) in LAYERS and argument(node, "weight") in self.traced.tensors:
             known = self._layer(node)
@@ -73,13 +86,12 @@ class Folding:
             known = propagate(node, self._state) if node.op == "call_function" else None
             self._report_lost(node, known)
         if known is not None:
-            self._state[node] = known
+            self._state[node] = along_channels(known, node)
 
     def _layer(self, node: Node) -> Constant | None:
         x = self._state.get(argument(node, "input"))
-        if isinstance(x, Constant) and not sums_over(node, x):
+        if isinstance(x, Constant) and (x := summed(node, x)) is None:
             self._report_lost(node, None)
-            x = None
         weight, layer = self.traced.tensors[argument(node, "weight")], self._layer_name(node)
         reading = read(node, weight, self._living(layer, weight), x if isinstance(x, Constant) else None)
         fold, refusal = self._fold(node, layer, reading)
@@ -185,3 +197,9 @@ class Folding:
     def _report(self, x: Constant, source: int, consumer: str, reason: str | None, freed: int = 0) -> None:
         value = float(x.value[x.source == source][0])
         self.channels.append(DeadChannel(*self._origins[source], value, consumer, reason, freed))
+
+
+def _weight(module: nn.Module | None) -> Tensor | None:
+    """What a mask may be of: a matrix or kernels, be they a Parameter or computed."""
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, Tensor) and weight.dim() > 1 else None

@@ -56,11 +56,15 @@ def read(node: Node, weight: Tensor, living: Tensor, x: Constant | None) -> Read
     return Reading(weight.reshape(outputs, inputs, -1), living.reshape(outputs, inputs, -1), value, source, exact)
 
 
-def sums_over(node: Node, x: Constant) -> bool:
-    """Whether the channels of ``x`` are what this layer sums over (a linear layer: the last axis)."""
+def summed(node: Node, x: Constant) -> Constant | None:
+    """``x`` along the channels that this layer sums over (a linear layer: the last axis); None where it knows of others."""
+    weight = argument(node, "weight").meta["val"]
     if packet(node) is aten.linear:
-        return x.value.shape[-1] == x.value.numel()
-    return x.is_per_channel and x.value.dim() == argument(node, "weight").meta["val"].dim()
+        x = x.along_last(weight.shape[1]) if x.is_one_number else x
+        fits = x.value.shape[-1] == x.value.numel()
+    else:
+        fits = x.is_per_channel and x.value.dim() == weight.dim()
+    return x if fits and x.value.numel() == weight.shape[1] * (argument(node, "groups") or 1) else None
 
 
 def result(node: Node, value: Tensor, source: Tensor) -> Constant | None:

@@ -19,13 +19,17 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from campfire.errors import UsageError
+from campfire.naming import bare, named_layers, unwrapped
 
 Example = Tensor | tuple[Tensor, ...]
 
 
 @dataclass
 class Traced:
-    """The calls of one forward pass; ``names`` and ``tensors`` belong to the nodes that are parameters or buffers."""
+    """The calls of one forward pass; ``names`` and ``tensors`` belong to the nodes that are parameters or buffers.
+
+    ``modules`` are named as pruners name them, whatever is compiled by itself.
+    """
 
     model: nn.Module
     nodes: list[Node]
@@ -33,7 +37,8 @@ class Traced:
     tensors: dict[Node, Tensor]
 
     def __post_init__(self) -> None:
-        self._modules = {id(module): name for name, module in self.model.named_modules()}
+        self.modules = dict(named_layers(self.model))
+        self._names = {id(module): name for name, module in self.modules.items()}
         self._owners = Counter(tensor.data_ptr() for module in self.model.modules() for tensor in _own(module))
         self._uses: Counter[int] = Counter()
         for node, tensor in self.tensors.items():
@@ -42,11 +47,11 @@ class Traced:
     def owner(self, node: Node) -> tuple[str, str]:
         """The module that holds this tensor, by its first name in the model, and the tensor's name in the module."""
         path, _, attribute = self.names[node].rpartition(".")
-        return self._modules[id(self.model.get_submodule(path))], attribute
+        return self._names[id(self.model.get_submodule(path))], attribute
 
     def forward_of(self, node: Node) -> Callable[..., Any]:
         """The forward function of the module that holds this tensor, as it is now."""
-        forward = self.model.get_submodule(self.owner(node)[0]).forward
+        forward = self.modules[self.owner(node)[0]].forward
         return getattr(forward, "__func__", forward)
 
     def is_private(self, node: Node) -> bool:
@@ -62,7 +67,7 @@ def trace(model: nn.Module, example: Example) -> Traced:
         UsageError: the forward pass depends on the data, or does not accept the example.
     """
     args = example if isinstance(example, tuple) else (example,)
-    model = getattr(model, "_orig_mod", model)  # a compiled model is traced as it was written
+    model = bare(model)  # a compiled model is traced as it was written, and its layers have the names of its own
     with _eval_mode(model), _quiet():
         try:
             program = torch.export.export(model, args, strict=False).run_decompositions({})
@@ -87,7 +92,7 @@ def shape(node: Node) -> tuple[int, ...]:
 def label(node: Node) -> str:
     """What a person calls this call: the module it runs in, and the operator."""
     paths = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if path]
-    return ":".join([*paths[-1:], operator_name(node)])
+    return ":".join([*map(unwrapped, paths[-1:]), operator_name(node)])
 
 
 def operator_name(node: Node) -> str:
@@ -122,8 +127,7 @@ def _untraceable(model: nn.Module, args: tuple[Tensor, ...], error: Exception) -
     return (
         f"{type(model).__name__} could not be traced on an example of shape {given}: {first}\n"
         "Wanted: a forward pass that takes the same steps for every image. Cure: give an example as the model is fed in "
-        "training, and the plain module (not a DDP or DataParallel wrapper); a model whose steps depend on the values "
-        "in its tensors has to go without couplings."
+        "training; a model whose steps depend on the values in its tensors has to go without couplings."
     )
 
 

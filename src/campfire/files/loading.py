@@ -35,6 +35,9 @@ class Loaded:
 def load(path: str | Path, limit: int | None = None) -> dict[str, Tensor]:
     """The dense state dict that `save` wrote, on the CPU, equal bit for bit where weights live.
 
+    Weights that were written in ``int8`` are float32 whatever they were: the file does not say. ``load_state_dict`` and
+    `load_` convert them to what the model has.
+
     Nothing in a file is run. It is refused if any part does not fit the others, if its checksum is another, or if its
     tensors would take more than ``limit`` bytes.
 

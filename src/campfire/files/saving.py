@@ -15,14 +15,15 @@ from campfire.errors import CampfireError, UsageError
 from campfire.files.about import KEY, VERSION
 from campfire.files.checksum import checksum
 from campfire.files.claims import why_not_held
-from campfire.files.container import NAMES, to_bits, write
+from campfire.files.container import NAMES, Bits, to_bits, write
 from campfire.files.encoding import encode
 from campfire.files.sizes import LayerSize, Sizes
 from campfire.files.survivors import FLOATS, Floats, Survivors, of_codes
 from campfire.files.writing import write_whole
 from campfire.mask import Mask, view4
+from campfire.naming import bare, named_layers, unwrapped
 from campfire.nn.base import SparseLayer
-from campfire.pruner import Pruner, bare, named_layers, unwrapped
+from campfire.pruner import Pruner
 from campfire.quantise import Codes, Values
 from campfire.quantise.base import encode as quantise
 
@@ -36,6 +37,14 @@ class Claim:
     values: Survivors | None = None  # None: as they are
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A weight as `load` will make it, of which the checksum is: not in the state dict's dtype where values are int8."""
+
+    dtype: str
+    bits: Bits
+
+
 def save(
     path: str | Path,
     model: nn.Module | Mapping[str, Tensor],
@@ -45,8 +54,9 @@ def save(
     """Write a model's state dict, its pruned weights without their zeros, as one file (``docs/format.md``).
 
     Masks are the pruner's, and those of compressed layers; where there are neither, every weight of 2 or 4 axes is stored
-    without its zeros if that is smaller. Survivors come back bit for bit, dead weights as +0. The file is replaced whole,
-    or stays as it was.
+    without its zeros if that is smaller. Survivors come back bit for bit, dead weights as +0, in the dtype that they have;
+    but of weights written in ``int8`` the file holds float32 scales, and they come back as float32. The file is replaced
+    whole, or stays as it was.
 
     Args:
         path: by custom ``.campfire``.
@@ -109,7 +119,7 @@ def to_bytes(state: Mapping[str, Tensor], claims: Mapping[str, Claim]) -> tuple[
         parts, layers[name], row, weight = _layer(name, tensor, claims[name])
         tensors |= parts
         rows.append(row)
-        dense.append((name, row.dtype, tuple(tensor.shape), weight))
+        dense.append((name, weight.dtype, tuple(tensor.shape), weight.bits))
     if clash := [name for name in state if name not in layers and name.rpartition(":")[0] in layers]:
         raise UsageError(f"the state dict's name {clash[0]!r} is what a part of a packed weight is called; rename it")
     about = {"version": VERSION, "checksum": checksum(dense), "layers": layers}
@@ -118,7 +128,7 @@ def to_bytes(state: Mapping[str, Tensor], claims: Mapping[str, Claim]) -> tuple[
     return data, Sizes(rows, others, len(data))
 
 
-def _layer(name: str, weight: Tensor, claim: Claim) -> tuple[dict[str, Tensor], dict[str, Any], LayerSize, Any]:
+def _layer(name: str, weight: Tensor, claim: Claim) -> tuple[dict[str, Tensor], dict[str, Any], LayerSize, Dense]:
     keep, order = claim.mask.keep.detach().cpu().numpy(), claim.mask.plan.get("order")
     shape = tuple(weight.shape)
     values = claim.values if claim.values is not None else Floats.of(weight, keep)
@@ -131,8 +141,9 @@ def _layer(name: str, weight: Tensor, claim: Claim) -> tuple[dict[str, Tensor], 
     about |= {"structure": claim.structure} if claim.structure else {}
     parts = {**values.parts(), **{part: torch.from_numpy(array) for part, array in coded.parts.items()}}
     sizes = {part: tensor.numel() * tensor.element_size() for part, tensor in parts.items()}
-    row = LayerSize(name, shape, len(values), values.dtype, values.name, sizes)
-    return {f"{name}:{part}": t.contiguous() for part, t in parts.items()}, about, row, values.dense(keep)
+    row = LayerSize(name, shape, len(values), NAMES[weight.dtype], values.name, sizes)
+    loaded = Dense(values.dtype, values.dense(keep))
+    return {f"{name}:{part}": t.contiguous() for part, t in parts.items()}, about, row, loaded
 
 
 # --- what is claimed -------------------------------------------------------------------------------------------------
@@ -167,7 +178,7 @@ def _written(
         values = {name: quantise(values, state[name], claim.mask.keep) for name, claim in claims.items()}
     if strangers := sorted(set(values) - set(claims)):
         raise UsageError(f"codes are given for {', '.join(strangers)}, and no mask is known of it")
-    held = {name: of_codes(codes) for name, codes in values.items()}
+    held = {name: of_codes(codes, state[name].dtype) for name, codes in values.items()}
     return {name: dataclasses.replace(claim, values=held.get(name)) for name, claim in claims.items()}
 
 

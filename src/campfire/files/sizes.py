@@ -17,7 +17,7 @@ class LayerSize:
     name: str
     shape: tuple[int, ...]
     kept: int
-    dtype: str  # of the dense weight
+    dtype: str  # of the dense weight: as it was saved, or, of a file that is read, as it is loaded (int8: float32)
     encoding: str  # of the values
     parts: dict[str, int]
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from campfire.errors import CheckpointError
+from campfire.errors import CheckpointError, UsageError
 from campfire.files.bits import pack_numbers, unpack_numbers, width_of
 from campfire.files.coded import Keep
 from campfire.files.container import BITS, NAMES, SIZES, Bits, Stored, to_bits, to_tensor
@@ -128,11 +128,23 @@ class Shared(Survivors):
         return self.book[self.code]
 
 
-def of_codes(codes: Codes) -> Survivors:
-    """What `campfire.quantise.encode` returned."""
+def of_codes(codes: Codes, dtype: torch.dtype = torch.float32) -> Survivors:
+    """What `campfire.quantise.encode` returned, of a weight of this dtype.
+
+    A codebook is of the weight's dtype, so that the weight comes back in it; products with a scale are float32 in any file.
+
+    Raises:
+        UsageError: an entry of the codebook is no finite number in this dtype.
+    """
     if codes.codes.dtype == torch.int8:
         return Scaled(codes.codes.cpu().numpy(), codes.table.float().cpu().numpy())
-    return Shared(codes.codes.cpu().numpy(), to_bits(codes.table), NAMES[codes.table.dtype])
+    table = codes.table.to(dtype) if dtype.is_floating_point else codes.table
+    if not (finite := table.isfinite()).all():
+        raise UsageError(
+            f"a codebook has finite entries; {codes.table[~finite][0].item():g} is none as {NAMES[table.dtype]}, which the "
+            "weight is; save the weight in a dtype with a wider range, or give codes that were made of it"
+        )
+    return Shared(codes.codes.cpu().numpy(), to_bits(table), NAMES[table.dtype])
 
 
 def most_values(parts: Mapping[str, Stored]) -> int:

@@ -15,10 +15,10 @@ from campfire.fusion.copying import copied
 from campfire.fusion.effects import is_plain
 from campfire.fusion.rewriting import Rewriting
 from campfire.fusion.tracing import trace
+from campfire.naming import bare
 from campfire.nn import SparseConv2d, SparseLinear
 from campfire.nn.base import SparseLayer
 from campfire.nn.entrances import close_
-from campfire.pruner import bare
 
 __all__ = ["FusionReport", "fuse"]
 

@@ -97,7 +97,11 @@ class Host(Protocol):
         ...
 
     def gradients(self, stage: Any) -> dict[str, Tensor]:
-        """The gradient of every weight, also of the dead where `Method.wants_gradients` asked for it, [K, C, R, S]."""
+        """The loss's gradient of every weight, also of the dead where `Method.wants_gradients` asked for it, [K, C, R, S]."""
+        ...
+
+    def scaled(self, gradient: Tensor) -> Tensor:
+        """What is to be added to a weight's ``grad`` in `Method.before_step`, with GradScaler's factor where that is still on it."""
         ...
 
     def budget(self, stage: Any, layer: str, sparsity: float) -> int:

@@ -87,9 +87,9 @@ class ClickTrain(Method):
         (stage,) = pruner.stages
         if self.mode(pruner, epoch) != "regularise" or epoch < stage.schedule.end - 1e-9:
             return
-        chosen = {
-            name: torch.stack([part.float() for part in parts]).sum(0) for name, parts in self.memory["parts"].items()
-        }
+        weights, chosen = pruner.weights(stage), {}
+        for name, parts in self.memory["parts"].items():  # those of a loaded state lie on the CPU
+            chosen[name] = torch.stack([part.to(weights[name].device).float() for part in parts]).sum(0)
         pruner.update(stage, stage.schedule.target, scores=chosen)
         self.memory.clear()
 

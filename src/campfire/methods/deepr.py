@@ -57,7 +57,8 @@ class DeepR(Regrow):
             weight = pruner.weights(stage)[name]
             if weight.grad is not None:
                 noise = _normal(f"{pruner.seed}/{name}/{pruner.steps}", weight) * math.sqrt(2 * self.eta * heat)
-                weight.grad.add_((self.l1 * weight.sign() + noise) * keep.view_as(weight))
+                pull = (self.l1 * weight.sign() + noise) * keep.view_as(weight)
+                weight.grad.add_(pruner.scaled(pull))
 
     @torch.no_grad()
     def after_step(self, pruner: Host, epoch: float) -> None:

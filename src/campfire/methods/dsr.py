@@ -12,7 +12,7 @@ from campfire.methods.base import Host, Shape, Stage
 from campfire.methods.regrow import Regrow, drawn, elsewhere, magnitudes
 from campfire.selection import keep_best
 
-MOST = 1 - 1e-9  # the sparsity at which one unit of a layer is left
+MOST = 1 - 1e-9  # the highest sparsity that is asked of a layer; of one unit nothing would be left at it
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,27 @@ def shared(left: Mapping[str, int], sizes: Mapping[str, int], budget: int) -> di
 
 def settled(pruner: Host, stage: Stage, wanted: Mapping[str, float], budget: int) -> dict[str, float]:
     """Sparsities that structures can hold, near these numbers of weights, that add up to ``budget`` weights or just below."""
-    sparsities = {n: pruner.sparsity_for(stage, n, max(1, int(x + 1e-6))) for n, x in wanted.items()}
+    least = {n: _least(pruner, stage, n) for n in wanted}
+    sparsities = {n: pruner.sparsity_for(stage, n, max(least[n], int(x + 1e-6))) for n, x in wanted.items()}
     counts = {n: pruner.budget(stage, n, s) for n, s in sparsities.items()}
     while sum(counts.values()) > budget:  # a layer that should have kept less than a unit
-        name = max(
-            wanted, key=lambda n: counts[n] - wanted[n] if counts[n] > pruner.budget(stage, n, MOST) else -math.inf
-        )
-        if counts[name] == pruner.budget(stage, name, MOST):
+        name = max(wanted, key=lambda n: counts[n] - wanted[n] if counts[n] > least[n] else -math.inf)
+        if counts[name] == least[name]:
             break
         sparsities[name] = pruner.sparsity_for(stage, name, counts[name] - 1)
         counts[name] = pruner.budget(stage, name, sparsities[name])
     return _filled(pruner, stage, wanted, sparsities, counts, budget)
+
+
+def _least(pruner: Host, stage: Stage, name: str) -> int:
+    """The fewest weights, but some, that a layer can keep in its structure."""
+    low, high = 0.0, MOST
+    if (count := pruner.budget(stage, name, high)) > 0:
+        return count
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if pruner.budget(stage, name, middle) > 0 else (low, middle)
+    return pruner.budget(stage, name, low)
 
 
 def _filled(

@@ -52,9 +52,11 @@ class _Layer:
     """What a layer's masks leave out, as 1.0, and its gradient."""
 
     def __init__(self, masks: Sequence[Tensor], weight: Tensor):
+        self.lay = weight.stride()
+        # a weight may have gaps, as w[:, ::2]; what is like it has none, and other strides then
         self.slope = torch.empty_like(weight.detach(), dtype=torch.float32)
         self.kernels: list[Tensor] = []  # [K, C, 1, 1], of masks that take kernels as they are
-        self.taps: list[Tensor] = []  # as the weight lies
+        self.taps: list[Tensor] = []  # as the slope lies
         for mask in masks:
             mask = mask.to(weight.device)
             kernel = mask[:, :, :1, :1]
@@ -65,12 +67,12 @@ class _Layer:
 
     def fits(self, weight: Tensor) -> bool:
         """Whether the weight still lies as it did."""
-        return self.slope.device == weight.device and self.slope.stride() == weight.stride()
+        return self.slope.device == weight.device and self.lay == weight.stride()
 
     def press(self, weight: Tensor, scratch: Tensor) -> Tensor:
         """The sum; its gradient w (outside / norm), summed over the masks, is in ``slope``."""
         weight = weight.detach().float()
-        squares = scratch.as_strided(weight.shape, weight.stride())
+        squares = scratch.as_strided(weight.shape, self.slope.stride())
         torch.mul(weight, weight, out=squares)
         sums = _kernels(squares) if self.kernels else squares
         alone = len(self.kernels) == 1 and (not self.taps or sums is not squares)  # the sums are needed once

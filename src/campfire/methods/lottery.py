@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from campfire.errors import UsageError
 from campfire.methods.base import Host, Method, Shape, Stage
@@ -47,7 +47,7 @@ class Lottery(Method):
     @torch.no_grad()
     def before_step(self, pruner: Host, epoch: float) -> None:
         if "origin" not in self.memory and epoch + 1e-9 >= self.rewind:
-            self.memory["origin"] = {n: x.clone() for n, x in pruner.model.state_dict().items()}
+            self.memory["origin"] = {n: x.clone() for n, x in _tensors(pruner.model)}
 
     @torch.no_grad()
     def after_step(self, pruner: Host, epoch: float) -> None:
@@ -59,7 +59,7 @@ class Lottery(Method):
             self._return(pruner, stage)
 
     def _return(self, pruner: Host, stage: Stage) -> None:
-        for name, tensor in pruner.model.state_dict().items():
+        for name, tensor in _tensors(pruner.model):
             tensor.copy_(self.memory["origin"][name])
         for name, weight in pruner.weights(stage).items():
             weight.mul_(pruner.keeps(stage)[name].view_as(weight))
@@ -78,5 +78,11 @@ class Lottery(Method):
         origin = state.get("origin", {})
         if not all(isinstance(x, Tensor) for x in origin.values()):
             raise TypeError("the state to rewind to is not made of tensors")
+        self.memory.clear()
         if origin:
             self.memory["origin"] = {n: x.clone() for n, x in origin.items()}
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """What a model's state holds, but for what its modules' ``get_extra_state`` adds that is no tensor."""
+    return [(name, x) for name, x in model.state_dict().items() if isinstance(x, Tensor)]

@@ -99,6 +99,7 @@ class PruneTrain(Method):
         lam = float(state.get("lam", 1.0))
         if not 0 < lam < float("inf"):
             raise ValueError(f"a weight of {lam}")
+        self.memory.clear()
         if "lam" in state:
             self.memory["lam"] = lam
 

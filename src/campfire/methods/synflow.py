@@ -1,19 +1,26 @@
 """SynFlow: synaptic flow, without data."""
 
 import copy
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.overrides import TorchFunctionMode
 
 from campfire.errors import UsageError
 from campfire.mask import view4
 from campfire.methods.at_init import AtInit
 from campfire.methods.base import Host, Shape, Stage
 from campfire.selection import guarded_floor, keep_best
+
+BY_CHANNEL = (F.batch_norm, F.instance_norm, F.group_norm)  # weight and bias along axis 1; those of others at the end
+NORMS = frozenset((*BY_CHANNEL, F.layer_norm, F.rms_norm, F.local_response_norm))
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,9 @@ class SynFlow(AtInit):
 
         R = sum of model(1; |W|),  score = |w dR/dw|;  density after round n of N: d^(n/N)
 
-    Whole units of the structure go in the rounds, so that no layer is cut off; the last round's scores decide. Norms have
-    mean 0 and variance 1. It must know what the model is given: a loop of one's own calls ``pruner.batch(loss, x)`` before
-    ``loss.backward()`` (the images' values are not used).
+    Whole units of the structure go in the rounds, so that no layer is cut off; the last round's scores decide. Norms scale and
+    shift, and do not normalise the flow. It must know what the model is given: a loop of one's own calls
+    ``pruner.batch(loss, x)`` before ``loss.backward()`` (the images' values are not used).
     When: no dense training is wanted, at very high sparsity. The paper ranks all layers together: ``--allocation global``.
     Source: Tanaka et al. 2020, Pruning neural networks without any data by iteratively conserving synaptic flow.
     """
@@ -83,8 +90,11 @@ class _Flow:
             for module in self.model.modules():
                 if isinstance(module, _NormBase):
                     module.reset_running_stats()
-            for tensor in self.model.state_dict().values():
-                tensor.abs_()
+                if not isinstance(module, torch.jit.ScriptModule):
+                    module.forward = _with_affine_norms(module.forward)
+            for tensor in chain(self.model.parameters(), self.model.buffers()):
+                if tensor.is_floating_point():  # a buffer may be a table of bools or of indices
+                    tensor.abs_()
         parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.weights: dict[str, Tensor] = {n: parameters[f"{n}.weight" if n else "weight"] for n in layers}
         device = next(iter(self.weights.values())).device
@@ -106,3 +116,32 @@ class _Flow:
                 f"synaptic flow through this model is {highest}: it vanishes or overflows; use another method at init"
             )
         return {n: x / highest for n, x in scores.items()}
+
+
+class _AffineNorms(TorchFunctionMode):
+    """Within, norms only scale and shift: what a norm makes of a flow by the flow's own statistics is as large whatever went in,
+    so that the layers before it would count for nothing. Functions are replaced, not modules, for models call either."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func not in NORMS:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+        x, weight, bias = given["input"], given.get("weight"), given.get("bias")
+        x = x if weight is None else x * _broadcast(weight, func, x)
+        return x if bias is None else x + _broadcast(bias, func, x)
+
+
+def _with_affine_norms(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A module's forward pass; of each one, for the backward pass runs those again that are checkpointed."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _AffineNorms():
+            return forward(*args, **kwargs)
+
+    return run
+
+
+def _broadcast(affine: Tensor, norm: Callable[..., Any], x: Tensor) -> Tensor:
+    return affine.view(-1, *[1] * (x.dim() - 2)) if norm in BY_CHANNEL else affine

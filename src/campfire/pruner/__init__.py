@@ -3,6 +3,5 @@
 from campfire.pruner.phases import Phase, inter_epoch
 from campfire.pruner.pruner import Pruner
 from campfire.pruner.rules import resolve, targets
-from campfire.pruner.unwrapping import bare, named_layers, unwrapped
 
-__all__ = ["Phase", "Pruner", "bare", "inter_epoch", "named_layers", "resolve", "targets", "unwrapped"]
+__all__ = ["Phase", "Pruner", "inter_epoch", "resolve", "targets"]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -43,6 +44,12 @@ class Binding:
             handle.remove()
         for layer in self.layers:
             layer.watched = layer.dense_grad = None
+
+    @property
+    def gradient_scale(self) -> Tensor | None:
+        """GradScaler's factor on the gradients before the first optimizer steps: a fused one takes it off in its own kernel."""
+        scale = getattr(self.optimizers[0], "grad_scale", None)
+        return None if scale is None else torch.as_tensor(scale)
 
     def forget(self) -> None:
         """Let the optimizers start anew."""

@@ -124,8 +124,8 @@ class Hosting:
         return {name: self.layers[name].keep for name in stage.structures}
 
     def gradients(self, stage: Stage) -> dict[str, Tensor]:
-        """The gradient of this step, [K, C, R, S] float32: of dead weights too, if the method wanted it, and then averaged over
-        all ranks, for DDP averages what is masked already.
+        """The loss's gradient in this step, [K, C, R, S] float32: of dead weights too, if the method wanted it, and then averaged
+        over all ranks, for DDP averages what is masked already.
 
         Raises:
             UsageError: a layer has none.
@@ -133,7 +133,16 @@ class Hosting:
         found = {name: self.layers[name].gradient() for name in stage.structures}
         masked = [name for name in found if self.layers[name].mask is not None]
         found |= dict(zip(masked, average(found[n] for n in masked), strict=True))
-        return {name: view4(grad) for name, grad in found.items()}
+        return {name: view4(self._unscaled(grad)) for name, grad in found.items()}
+
+    def scaled(self, gradient: Tensor) -> Tensor:
+        """What is to be added to a weight's ``grad`` before a step, with GradScaler's factor where that is still on it."""
+        scale = self._binding and self._binding.gradient_scale
+        return gradient if scale is None else gradient * scale.to(gradient.device)
+
+    def _unscaled(self, gradient: Tensor) -> Tensor:
+        scale = self._binding and self._binding.gradient_scale
+        return gradient if scale is None else gradient / scale.to(gradient.device)
 
     def budget(self, stage: Stage, layer: str, sparsity: float) -> int:
         """How many weights of a layer live at this sparsity."""

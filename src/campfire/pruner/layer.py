@@ -174,6 +174,8 @@ class PrunedLayer:
         """
         name, self.structure = self.target.name, structure
         count, size, alive = structure.count(self.target.shape, self.requested), self.weight.numel(), self.keep
+        if count == 0:
+            raise CampfireError(f"layer {name!r} would lose everything; lower its sparsity ({self.requested:.4f})")
         if count == size == self.kept or (count == self.kept and torch.equal(survivors, alive)):
             return False
         score = torch.where(survivors, 1 + _to_one(view4(self.weight.detach()).abs()), 0.999 * _to_one(growth))

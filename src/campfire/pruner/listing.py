@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from campfire.mask import view4
-from campfire.pruner.unwrapping import named_layers
+from campfire.naming import named_layers
 from campfire.sparsity import LayerSparsity, SparsityReport
 
 

@@ -15,6 +15,7 @@ from campfire.allocations import Allocation
 from campfire.errors import CampfireError, DoesNotFit, LostOutputs, NoEffect, UsageError
 from campfire.mask import Mask
 from campfire.methods import Method
+from campfire.naming import bare
 from campfire.pruner import sharing, state
 from campfire.pruner.binding import Binding
 from campfire.pruner.clock import Clock, whole
@@ -27,7 +28,6 @@ from campfire.pruner.ranks import check_ranks
 from campfire.pruner.rules import Rules, targets
 from campfire.pruner.successors import release_others
 from campfire.pruner.together import lost_outputs, masks_together
-from campfire.pruner.unwrapping import bare
 from campfire.pruner.zeroing import zero_dead_, zero_where_dead_
 from campfire.schedules import Schedule
 from campfire.scores import Score

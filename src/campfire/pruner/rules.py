@@ -12,8 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from campfire.errors import NoEffect, UnknownName, UsageError
 from campfire.mask import view4
+from campfire.naming import bare, named_layers
 from campfire.pruner.rulesets import RULESETS, is_structure, known
-from campfire.pruner.unwrapping import bare, named_layers
 from campfire.structures import Structure, named, require
 from campfire.structures.base import Shape
 

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from campfire.errors import UsageError
 from campfire.mask import Mask, view4
+from campfire.naming import named_layers
 from campfire.pruner.layer import PrunedLayer
 from campfire.pruner.multiplying import Multiplication
-from campfire.pruner.unwrapping import named_layers
 
 
 @torch.no_grad()
