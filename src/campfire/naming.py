@@ -1,8 +1,11 @@
 """Models and layers out of what is wrapped around them: DDP, averages, and ``torch.compile``, also of single parts."""
 
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -35,6 +38,11 @@ def named_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in bare(model).named_modules():
         if not hasattr(module, "_orig_mod"):  # a wrapper answers for what is in it, which would come twice
             yield unwrapped(name), module
+
+
+def as_written() -> AbstractContextManager[object]:
+    """In it, compiled parts run uncompiled: a copy of a model would compile anew. Where dynamo (slow to import) is not loaded, nothing is."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def by_layer(model: nn.Module, given: Mapping[str, T]) -> dict[str, T]:

@@ -349,3 +349,17 @@ def test_snip_over_steps_between_which_the_scale_changes(fused: bool) -> None:
             scaler.update()
         sums.append(pruner.method.memory["sums"])
     assert all(torch.allclose(sums[0][n], sums[1][n], rtol=1e-4, atol=1e-7) for n in RULES)
+
+
+def test_synflow_with_a_part_that_is_compiled() -> None:
+    masks = []
+    for compiled in (False, True):
+        net = model()
+        if compiled:
+            net[3] = torch.compile(net[3], backend="eager")
+        optimizer = SGD(net.parameters(), lr=0.0)
+        pruner = Pruner(net, {"*": "fine"}, OneShot(0, 0.6), method="synflow:rounds=3").attach(optimizer, 4)
+        step(net, optimizer, pruner)
+        masks.append({name: mask.keep for name, mask in pruner.masks.items()})
+    assert list(masks[0]) == list(masks[1])
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])

@@ -7,9 +7,7 @@ stand for; they bring their masks along.
 
 import copy
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from campfire.errors import CampfireError, DoesNotFit, UnknownName
-from campfire.naming import bare, by_layer, named_layers
+from campfire.naming import as_written, bare, by_layer, named_layers
 from campfire.packed import Packed
 
 
@@ -104,7 +102,7 @@ def _weights_and_positions(model: nn.Module, input_shape: Sequence[int]) -> dict
             module.register_forward_hook(_counter(name, found), with_kwargs=True)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     try:
-        with torch.no_grad(), torch.device("meta"), _eager():
+        with torch.no_grad(), torch.device("meta"), as_written():
             twin(torch.empty(1, *input_shape, dtype=dtype))
     except Exception as error:  # a model's own code may raise anything, an assertion without words among it
         raise CampfireError(
@@ -171,8 +169,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))  # a list may hold itself
             ahead += reversed(list(value.values()) if isinstance(value, dict) else value)
-
-
-def _eager() -> AbstractContextManager[object]:
-    """A compiled model would compile anew for the twin; where dynamo (slow to import) is not loaded, none is."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

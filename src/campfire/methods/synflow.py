@@ -17,6 +17,7 @@ from campfire.errors import UsageError
 from campfire.mask import view4
 from campfire.methods.at_init import AtInit
 from campfire.methods.base import Host, Shape, Stage
+from campfire.naming import as_written, unwrapped
 from campfire.selection import guarded_floor, keep_best
 
 BY_CHANNEL = (F.batch_norm, F.instance_norm, F.group_norm)  # weight and bias along axis 1; those of others at the end
@@ -95,7 +96,7 @@ class _Flow:
             for tensor in chain(self.model.parameters(), self.model.buffers()):
                 if tensor.is_floating_point():  # a buffer may be a table of bools or of indices
                     tensor.abs_()
-        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        parameters = {unwrapped(n): p for n, p in self.model.named_parameters(remove_duplicate=False)}
         self.weights: dict[str, Tensor] = {n: parameters[f"{n}.weight" if n else "weight"] for n in layers}
         device = next(iter(self.weights.values())).device
         self.ones = [torch.ones(1, *shape, dtype=torch.float64, device=device) for shape in shapes]
@@ -106,7 +107,7 @@ class _Flow:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(self.dense[name] * keeps[name].view_as(weight))
-        with torch.enable_grad():
+        with torch.enable_grad(), as_written():
             flow = self.model(*self.ones).sum()
             grads = torch.autograd.grad(flow, list(self.weights.values()), allow_unused=True, materialize_grads=True)
         scores = {n: view4((w * g).detach().abs()) for (n, w), g in zip(self.weights.items(), grads, strict=True)}
