@@ -89,7 +89,7 @@ class _Flow:
         self.model: nn.Module = copy.deepcopy(pruner.model).double().eval()
         with torch.no_grad():
             for module in self.model.modules():
-                if isinstance(module, _NormBase):
+                if isinstance(module, _NormBase):  # for those whose forward pass calls none of `NORMS`
                     module.reset_running_stats()
                 if not isinstance(module, torch.jit.ScriptModule):
                     module.forward = _with_affine_norms(module.forward)
